@@ -1,0 +1,101 @@
+"""The five source relations, and the contact record that nests them."""
+
+import dataclasses
+
+ROLES = ("unknown", "primary", "secondary")
+"""Roles of a code in a contact; a role's index here is its number in a token record."""
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Note:
+    """A clinical note. `time` is ISO 8601 or empty."""
+
+    text: str
+    kind: str = ""
+    time: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Medication:
+    """A medication given or prescribed. `code` is ATC, NDC, …"""
+
+    code: str = ""
+    name: str = ""
+    dose: str = ""
+    route: str = ""
+    time: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lab:
+    """A laboratory result. `value` is text; `flag` is `L`, `H`, `A` or empty; bounds may be absent."""
+
+    code: str = ""
+    name: str = ""
+    value: str = ""
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    flag: str = ""
+    time: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Code:
+    """A normalised code of a contact. `rank` counts from 1; 0 when the source has no order."""
+
+    code: str
+    system: str = ""
+    role: str = "unknown"
+    rank: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evidence:
+    """A character span [start, end) of note number `note` (time order, from 0) that supports a code.
+
+    A mention of several pieces has one row a piece, all with the same `mention` number in the contact.
+    """
+
+    code: str
+    note: int
+    start: int
+    end: int
+    mention: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Condition:
+    """Truth that only a synthetic cohort knows: a condition present at the contact, and whether it was coded.
+
+    `probability` is that of its being coded, in (0, 1].
+    """
+
+    code: str
+    coded: bool
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contact:
+    """One hospital encounter of one patient: the unit that is coded. Everything but the ids may be empty.
+
+    `start` and `end` are ISO 8601 or empty; `age` is in years, None when unknown; `sex` is `F`, `M` or `U`. Notes,
+    medications and labs stand in time order.
+    """
+
+    contact_id: str
+    patient_id: str
+    start: str = ""
+    end: str = ""
+    specialty: str = ""
+    age: float | None = None
+    sex: str = "U"
+    notes: tuple[Note, ...] = ()
+    medications: tuple[Medication, ...] = ()
+    labs: tuple[Lab, ...] = ()
+    codes: tuple[Code, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    conditions: tuple[Condition, ...] = ()
