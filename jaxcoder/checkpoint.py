@@ -1,0 +1,226 @@
+"""Checkpoints: the state of a training run on disk, its last and its best step."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from jaxcoder.errors import UserError
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a run knows beside its arrays.
+
+    Attributes:
+      step: optimiser steps done. The position in the data follows from it alone.
+      label_space: hash of the label space that the arrays were made for.
+      best_value: best value so far of the metric that decides; None before the first evaluation.
+      best_step: step of `best_value`.
+      evaluations_since_best: evaluations without improvement, for early stopping.
+      threshold: probability threshold tuned at the last evaluation, in (0, 1).
+    """
+
+    step: int
+    label_space: str
+    best_value: float | None = None
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    threshold: float = 0.5
+
+
+class Checkpoints:
+    """Saves in the background, keeps the last and the best checkpoint, and restores either.
+
+    A checkpoint holds named items, each a tree of arrays (such as `params`), so that prediction reads the
+    parameters without the optimiser. It appears whole or not at all: Orbax writes to a temporary folder and renames.
+    """
+
+    def __init__(
+        self,
+        folder: epath.PathLike,
+        *,
+        metric: str = "micro_f1",
+        larger_is_better: bool = True,
+        read_only: bool = False,
+    ):
+        """Opens the folder of checkpoints.
+
+        Args:
+          folder: `WORKDIR/checkpoints`; created unless `read_only`.
+          metric: the key of `metrics` in `save` that says which checkpoint is best.
+          larger_is_better: whether larger values of the metric are better.
+          read_only: for readers beside a running training: nothing is created, cleaned or deleted.
+
+        Raises:
+          UserError: `read_only` and there is no such folder.
+        """
+        self.folder = epath.Path(folder)
+        if read_only and not self.folder.exists():
+            raise UserError(f"{self.folder}: no checkpoints here; train first, or pass another --workdir")
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(1),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[metric],
+                    reverse=not larger_is_better,
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        options = (
+            ocp.CheckpointManagerOptions(read_only=True)
+            if read_only
+            else ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                # Leftovers of a process killed in the middle of a save.
+                cleanup_tmp_directories=True,
+            )
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(
+        self,
+        progress: Progress,
+        items: Mapping[str, PyTree],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts to save in the background; returns once the arrays are copied off the devices.
+
+        Args:
+          progress: its step names the checkpoint.
+          items: trees of arrays by name.
+          metrics: of the evaluation at this step, if there was one.
+
+        Raises:
+          UserError: this save or the one before it did not fit on the disk.
+        """
+        arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        arguments["progress"] = ocp.args.JsonSave(dataclasses.asdict(progress))
+        try:
+            self._manager.save(
+                progress.step, args=ocp.args.Composite(**arguments), metrics=dict(metrics) if metrics else None
+            )
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def wait(self) -> None:
+        """Returns when what was saved is on the disk.
+
+        Raises:
+          UserError: it did not fit.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def close(self) -> None:
+        """Waits for the last save and lets go of the folder."""
+        self.wait()
+        self._manager.close()
+
+    def step(self, which: str = "last") -> int | None:
+        """The step of the `last` or the `best` checkpoint; None when there is none.
+
+        The best is the one that the last checkpoint's progress names, or the last itself before any evaluation.
+        """
+        last = self._manager.latest_step()
+        if last is None or which == "last":
+            return last
+        best = self.progress(last).best_step
+        return best if best in self._manager.all_steps() else last
+
+    def progress(self, step: int) -> Progress:
+        """Reads what the run knew at a step."""
+        restored = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+        return Progress(**restored["progress"])
+
+    def has(self, step: int, item: str) -> bool:
+        """Whether the checkpoint of a step holds an item."""
+        return (self.folder / str(step) / item).exists()
+
+    def restore(
+        self, step: int, abstract: Mapping[str, PyTree], label_space: str
+    ) -> tuple[Progress, dict[str, PyTree]]:
+        """Restores items onto the devices that their abstract form names.
+
+        Args:
+          step: which checkpoint.
+          abstract: trees of `jax.ShapeDtypeStruct` with shardings, by item; another mesh than at saving is fine.
+          label_space: hash of the label space in use.
+
+        Returns:
+          The progress and the items.
+
+        Raises:
+          UserError: the checkpoint belongs to another label space, or to a model of another shape.
+        """
+        progress = self.progress(step)
+        where = self.folder / str(step)
+        if progress.label_space != label_space:
+            raise UserError(
+                f"{where}: made for label space {progress.label_space}, but label_space.json here has hash "
+                f"{label_space}; restore the label space that this workdir was trained with, or train in a new workdir"
+            )
+        for item, tree in abstract.items():
+            self._check_shapes(step, item, tree)
+        arguments = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        return progress, {name: restored[name] for name in abstract}
+
+    def _check_shapes(self, step: int, item: str, tree: PyTree) -> None:
+        where = self.folder / str(step)
+        if not self.has(step, item):
+            raise UserError(f"{where}: holds no {item!r}; the optimiser options differ from those it was saved with")
+        saved = ocp.StandardCheckpointer().metadata(where / item).item_metadata
+        have = {_path(key): tuple(leaf.shape) for key, leaf in _leaves(saved)}
+        want = {_path(key): tuple(leaf.shape) for key, leaf in _leaves(tree)}
+        for key in sorted(have.keys() | want.keys()):
+            if have.get(key) != want.get(key):
+                raise UserError(
+                    f"{where}: {item}/{key} is {have.get(key, 'absent')} in the checkpoint and "
+                    f"{want.get(key, 'absent')} in the config's model; use the config of this workdir, or a new workdir"
+                )
+
+    def _explained(self, error: Exception) -> Exception:
+        text = str(error)
+        full = getattr(error, "errno", None) == 28 or any(
+            sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "ENOSPC")
+        )
+        if full:
+            return UserError(
+                f"{self.folder}: no space left for a checkpoint; free some and run the same command again: "
+                f"it resumes at the last whole checkpoint (step {self._manager.latest_step()})"
+            )
+        return error
+
+
+def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:
+    return [
+        (key, leaf)
+        for key, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
+        if hasattr(leaf, "shape")
+    ]
+
+
+def _path(key: Any) -> str:
+    names = (getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))) for k in key)
+    return "/".join(str(name) for name in names)
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Writes JSON whole or not at all: to a neighbour first, then renamed."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    temporary.replace(path)
