@@ -1,0 +1,111 @@
+import errno
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcoder.checkpoint import Checkpoints, Progress, write_json
+from jaxcoder.errors import UserError
+
+
+def _params(value):
+    return {"encoder": {"kernel": jnp.full((3, 4), value)}, "bias": jnp.full((2,), value)}
+
+
+def _abstract(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _saved(folder, scores, metric="micro_f1", larger_is_better=True):
+    """Saves at steps 10, 20, …; a score of None is a checkpoint without an evaluation."""
+    checkpoints = Checkpoints(folder, metric=metric, larger_is_better=larger_is_better)
+    best_value, best_step = None, 0
+    for step, score in zip(range(10, 1000, 10), scores, strict=False):
+        if score is not None and (best_value is None or (score > best_value) == larger_is_better):
+            best_value, best_step = score, step
+        checkpoints.save(
+            Progress(step, "hash", best_value, best_step),
+            {"params": _params(step)},
+            None if score is None else {metric: score},
+        )
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("scores", "larger_is_better", "best"),
+    [([0.3, 0.5, 0.4, None], True, 20), ([3.0, 2.0, 2.5, 2.1], False, 20), ([None, None], True, 20)],
+)
+def test_keeps_the_last_and_the_best(tmp_path, scores, larger_is_better, best):
+    _saved(tmp_path / "c", scores, larger_is_better=larger_is_better)
+    checkpoints = Checkpoints(tmp_path / "c", read_only=True)
+    last = 10 * len(scores)
+    assert (checkpoints.step("last"), checkpoints.step("best")) == (last, best)
+    assert {int(p.name) for p in (tmp_path / "c").iterdir()} == {last, best}
+    _, items = checkpoints.restore(best, {"params": _abstract(_params(0.0))}, "hash")
+    np.testing.assert_array_equal(items["params"]["encoder"]["kernel"], np.full((3, 4), best))
+
+
+def test_restores_onto_another_mesh(tmp_path):
+    _saved(tmp_path / "c", [0.1])
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.NamedSharding(mesh, jax.P(None, "data"))
+    abstract = _abstract(_params(0.0))
+    abstract["encoder"]["kernel"] = jax.ShapeDtypeStruct((3, 4), jnp.float32, sharding=sharding)
+    _, items = Checkpoints(tmp_path / "c", read_only=True).restore(10, {"params": abstract}, "hash")
+    assert items["params"]["encoder"]["kernel"].sharding == sharding
+
+
+def test_another_label_space_is_refused(tmp_path):
+    _saved(tmp_path / "c", [0.1])
+    with pytest.raises(UserError, match="label space hash, but .* has hash other"):
+        Checkpoints(tmp_path / "c").restore(10, {"params": _abstract(_params(0.0))}, "other")
+
+
+def test_another_shape_is_named(tmp_path):
+    _saved(tmp_path / "c", [0.1])
+    abstract = _abstract(_params(0.0)) | {"bias": jax.ShapeDtypeStruct((5,), jnp.float32)}
+    with pytest.raises(UserError, match=r"params/bias is \(2,\) in the checkpoint and \(5,\)"):
+        Checkpoints(tmp_path / "c").restore(10, {"params": abstract}, "hash")
+
+
+def test_a_missing_item_is_named(tmp_path):
+    _saved(tmp_path / "c", [0.1])
+    with pytest.raises(UserError, match="holds no 'optimiser'"):
+        Checkpoints(tmp_path / "c").restore(10, {"optimiser": _abstract(_params(0.0))}, "hash")
+
+
+def test_leftovers_of_a_killed_save_are_no_checkpoint_and_in_no_ones_way(tmp_path):
+    _saved(tmp_path / "c", [0.1])
+    leftover = tmp_path / "c" / "20.orbax-checkpoint-tmp"
+    (leftover / "params.orbax-checkpoint-tmp").mkdir(parents=True)
+    checkpoints = Checkpoints(tmp_path / "c")
+    assert checkpoints.step("last") == 10
+    checkpoints.save(Progress(20, "hash"), {"params": _params(2.0)})
+    checkpoints.close()
+    assert checkpoints.step("last") == 20
+    assert not leftover.exists()
+
+
+def test_a_reader_wants_a_folder(tmp_path):
+    with pytest.raises(UserError, match="no checkpoints here"):
+        Checkpoints(tmp_path / "absent", read_only=True)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c")
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(UserError, match="no space left for a checkpoint") as caught:
+        checkpoints.save(Progress(10, "hash"), {"params": _params(1.0)})
+    assert "\n" not in str(caught.value)
+
+
+def test_json_is_written_whole(tmp_path):
+    write_json(tmp_path / "a" / "b.json", {"x": 1})
+    assert (tmp_path / "a" / "b.json").read_text() == '{\n  "x": 1\n}\n'
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.json"]
