@@ -1,0 +1,148 @@
+"""Where arrays live: the one mesh constructor and the one table from logical to mesh axes."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA, FSDP, TENSOR = MESH_AXES = ("data", "fsdp", "tensor")
+
+
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Makes the mesh (data, fsdp, tensor) with Auto axes; Linen fails on Explicit ones.
+
+    Args:
+      data: devices over which batches alone are split; −1 takes all that are left.
+      fsdp: devices over which batches, parameters and optimiser state are split.
+      tensor: devices over which heads, feed-forward units and labels are split.
+      devices: the devices to use, in order; all of `jax.devices()` by default.
+
+    Returns:
+      The mesh, with axes named `data`, `fsdp` and `tensor`.
+
+    Raises:
+      ValueError: sizes that do not multiply to the number of devices.
+    """
+    devices = list(jax.devices()) if devices is None else list(devices)
+    sizes = [data, fsdp, tensor]
+    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+        raise ValueError(f"mesh = {tuple(sizes)}: expected positive sizes, at most one of them -1")
+    if -1 in sizes:
+        rest = math.prod(size for size in sizes if size != -1)
+        sizes[sizes.index(-1)] = len(devices) // rest
+    if math.prod(sizes) != len(devices):
+        raise ValueError(
+            f"mesh = {(data, fsdp, tensor)}: expected sizes (data, fsdp, tensor) whose product is "
+            f"the number of devices, {len(devices)}"
+        )
+    return jax.make_mesh(tuple(sizes), MESH_AXES, (AxisType.Auto,) * 3, devices=devices)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingRules:
+    """For each logical axis of a parameter or batch, the mesh axes that it is split over.
+
+    An empty tuple keeps the axis whole on every device. The embedding table has only its vocabulary
+    axis split: with both, XLA rematerialises the lookup (seen with jax 0.10).
+    """
+
+    batch: tuple[str, ...] = (DATA, FSDP)
+    vocabulary: tuple[str, ...] = (FSDP,)
+    width: tuple[str, ...] = (FSDP,)
+    heads: tuple[str, ...] = (TENSOR,)
+    feedforward: tuple[str, ...] = (TENSOR,)
+    labels: tuple[str, ...] = (TENSOR,)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            axes = getattr(self, field.name)
+            if unknown := [axis for axis in axes if axis not in MESH_AXES]:
+                raise ValueError(
+                    f"{field.name} = {unknown[0]}: expected mesh axes out of {', '.join(MESH_AXES)}"
+                )
+
+    def spec(self, logical: Sequence[str | None]) -> PartitionSpec:
+        """Returns the partition of an array with these logical axes (None: never split).
+
+        Raises:
+          ValueError: an unknown logical axis, or two axes of one array over the same mesh axis.
+        """
+        known = {field.name for field in dataclasses.fields(self)}
+        parts: list[tuple[str, ...] | str | None] = []
+        taken: dict[str, str] = {}
+        for name in logical:
+            if name is None:
+                parts.append(None)
+                continue
+            if name not in known:
+                raise ValueError(f"logical axis {name}: expected one of {', '.join(sorted(known))}")
+            axes = getattr(self, name)
+            for axis in axes:
+                if axis in taken:
+                    raise ValueError(
+                        f"sharding rules: {taken[axis]} and {name} of one array are both split "
+                        f"over mesh axis {axis}; give one of them another axis or none"
+                    )
+                taken[axis] = name
+            parts.append(axes[0] if len(axes) == 1 else (axes or None))
+        return PartitionSpec(*parts)
+
+
+def shard_count(mesh: Mesh, axes: Sequence[str]) -> int:
+    """Returns over how many devices the mesh splits an array axis that lies on these mesh axes."""
+    return math.prod(mesh.shape[axis] for axis in axes)
+
+
+def tree_shardings(mesh: Mesh, rules: ShardingRules, shapes: Any, logical: Any) -> Any:
+    """Returns a NamedSharding for every array of a tree.
+
+    Args:
+      mesh: the mesh.
+      rules: the table from logical to mesh axes.
+      shapes: a tree of arrays or `jax.ShapeDtypeStruct`.
+      logical: the same tree with a tuple of logical axis names (or None) in place of each array.
+
+    Raises:
+      ValueError: an axis whose length its mesh axes do not divide; all such axes in one message.
+    """
+    misfits = []
+
+    def place(path: Any, array: Any, names: tuple[str | None, ...]) -> NamedSharding:
+        spec = rules.spec(names)
+        for size, name, axes in zip(array.shape, names, spec, strict=True):
+            count = shard_count(mesh, (axes,) if isinstance(axes, str) else (axes or ()))
+            if size % count:
+                misfits.append(f"{jax.tree_util.keystr(path)} has {size} {name} for {count} shards")
+        return NamedSharding(mesh, spec)
+
+    result = jax.tree_util.tree_map_with_path(place, shapes, logical)
+    if misfits:
+        raise ValueError(
+            f"mesh {dict(mesh.shape)}: {'; '.join(misfits)}; expected multiples: change the mesh, "
+            "the sizes, or the rows that the tables are padded to"
+        )
+    return result
+
+
+def batch_sharding(mesh: Mesh, rules: ShardingRules) -> NamedSharding:
+    """Returns the sharding of every array of a batch: rows split, the other axes whole."""
+    return NamedSharding(mesh, rules.spec(("batch",)))
+
+
+def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """Makes global arrays of this process's rows of a batch.
+
+    Args:
+      batch: arrays whose first axis is this process's rows.
+      sharding: from `batch_sharding`.
+    """
+    return {
+        key: jax.make_array_from_process_local_data(sharding, np.asarray(value))
+        for key, value in batch.items()
+    }
