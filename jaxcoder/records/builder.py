@@ -1,0 +1,210 @@
+"""Contact records: the TFDS data set that a source's contacts are kept in."""
+
+import dataclasses
+import itertools
+import json
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from jaxcoder.errors import UserError
+from jaxcoder.records import schema, store
+from jaxcoder.records.report import SplitReport
+from jaxcoder.records.schema import Contact
+from jaxcoder.records.sources import Source
+
+REPORT = "records_report.json"
+
+_ROWS: dict[str, type] = {
+    "notes": schema.Note,
+    "medications": schema.Medication,
+    "labs": schema.Lab,
+    "codes": schema.Code,
+    "evidence": schema.Evidence,
+    "conditions": schema.Condition,
+}
+_COLUMNS = {key: tuple(field.name for field in dataclasses.fields(row)) for key, row in _ROWS.items()}
+_SCALARS = tuple(field.name for field in dataclasses.fields(Contact) if field.name not in _ROWS)
+
+
+class ContactRecords(store.RecordsBuilder, skip_registration=True):
+    """TFDS builder of contact records, one configuration a source."""
+
+    name = "contact_records"
+    VERSION = tfds.core.Version("1.0.0")
+
+
+class ContactData:
+    """Contact records on disk.
+
+    Attributes:
+      name: the data set's name, such as `codiesp_es_D`.
+      path: its folder, `DATA_DIR/contact_records/NAME/VERSION`.
+      report: the content of `records_report.json`.
+      splits: names of its splits; one that has no contacts is not there.
+    """
+
+    def __init__(self, path: epath.PathLike) -> None:
+        remedy = "build it with `jaxcoder records --source NAME --source_dir DIR --data_dir DIR --rebuild`"
+        self._store = store.Store(path, REPORT, remedy)
+        self.path = self._store.path
+        self.report = self._store.report
+        self.name: str = self.report["name"]
+        self.splits = self._store.splits
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decided every record, as JSON values: source, options, fingerprint of the source's files, version."""
+        return self.report["identity"]
+
+    def split(self, name: str) -> Sequence[Contact]:
+        """Random access to the contacts of a split, in the source's order.
+
+        Raises:
+          UserError: an unknown split.
+        """
+        return self._store.split(name, decode)
+
+
+def features() -> tfds.features.FeaturesDict:
+    """The features of a contact record."""
+    text = tfds.features.Text
+    rows = {
+        key: tfds.features.Tensor(
+            shape=(None, len(columns)), dtype=np.str_, doc=f"Rows of columns {', '.join(columns)}; empty is null."
+        )
+        for key, columns in _COLUMNS.items()
+    }
+    return tfds.features.FeaturesDict({**{key: text() for key in _SCALARS}, **rows})
+
+
+def encode(contact: Contact) -> dict[str, Any]:
+    """A contact as its features want it."""
+    record: dict[str, Any] = {key: _text(getattr(contact, key)) for key in _SCALARS}
+    for key, columns in _COLUMNS.items():
+        rows = getattr(contact, key)
+        cells = np.empty((len(rows), len(columns)), dtype=object)
+        for number, row in enumerate(rows):
+            cells[number] = [_text(getattr(row, column)) for column in columns]
+        record[key] = cells
+    return record
+
+
+def decode(record: dict[str, Any]) -> Contact:
+    """A contact from its features; the inverse of `encode`, bit for bit."""
+    values: dict[str, Any] = {
+        key: _CASTS[Contact][key](record[key].decode()) if key in _CASTS[Contact] else record[key].decode()
+        for key in _SCALARS
+    }
+    for key, row in _ROWS.items():
+        casts = _CASTS[row]
+        rows = []
+        for cells in record[key].tolist():
+            texts = [cell.decode() for cell in cells]
+            for place, column in enumerate(_COLUMNS[key]):
+                if column in casts:
+                    texts[place] = casts[column](texts[place])
+            rows.append(row(*texts))
+        values[key] = tuple(rows)
+    return Contact(**values)
+
+
+def build(
+    source: Source, data_dir: epath.PathLike, rebuild: bool = False, say: Callable[[str], None] = print
+) -> ContactData:
+    """Builds the contact records of a source, or reuses them where the same source has been built.
+
+    Args:
+      source: where the contacts come from.
+      data_dir: the data set goes to `DATA_DIR/contact_records/NAME/VERSION`.
+      rebuild: build even if there is a data set of that name.
+      say: takes one line for the user.
+
+    Returns:
+      The data set.
+
+    Raises:
+      UserError: a mistake in the source's files, or a data set of that name with another content.
+    """
+    builder = ContactRecords(data_dir, source.name, features())
+    identity = {**json.loads(json.dumps(dict(source.identity))), "version": str(builder.VERSION)}
+    path = builder.data_path
+    if (path / REPORT).exists() and not rebuild:
+        data = ContactData(path)
+        if data.identity != identity:
+            other = sorted(key for key in {*identity, *data.identity} if identity.get(key) != data.identity.get(key))
+            raise UserError(
+                f"{path}: holds contact records of another content ({', '.join(other)} differ); "
+                "build with --rebuild to replace them, or into another --data_dir"
+            )
+        say(f"Reusing contact records {path}")
+        return data
+    reports = {split: SplitReport() for split in source.splits}
+
+    def rows(split: str) -> Iterator[dict[str, Any]]:
+        return map(encode, reports[split].watch(source.contacts(split)))
+
+    def report() -> dict[str, Any]:
+        return {"name": source.name, "identity": identity, **summarise(source, reports)}
+
+    builder.write({split: lambda split=split: rows(split) for split in source.splits}, report, REPORT)
+    return ContactData(path)
+
+
+def summarise(source: Source, reports: dict[str, SplitReport]) -> dict[str, Any]:
+    """The countable part of `records_report.json`, after every split has run to its end."""
+    train = reports.get("train")
+    summaries = {
+        split: report.summary(source.dropped(split), None if split == "train" else train)
+        for split, report in reports.items()
+    }
+    several = sum(first.overlap(second) for first, second in itertools.combinations(reports.values(), 2))
+    return {"splits": summaries, "patients_in_several_splits": several}
+
+
+def open_contacts(folder: epath.PathLike, name: str | None = None) -> ContactData:
+    """Opens contact records.
+
+    Args:
+      folder: a data set's own folder; or, with `name`, the data_dir it was built into.
+      name: the data set's name.
+
+    Raises:
+      UserError: a data set that is not there, half built or truncated.
+    """
+    path = epath.Path(folder)
+    if name is not None:
+        path = path / ContactRecords.name / name / str(ContactRecords.VERSION)
+    return ContactData(path)
+
+
+def _text(value: Any) -> str:
+    # repr gives the shortest text that reads back as the same float.
+    return value if isinstance(value, str) else "" if value is None else repr(value)
+
+
+def _cast(hint: Any) -> Callable[[str], Any] | None:
+    """How to read a column back from its text; None where it is text."""
+    if hint is bool:
+        return lambda text: text == "True"
+    if hint is int:
+        return int
+    if hint is float:
+        return float
+    if isinstance(hint, types.UnionType):
+        inner = next(argument for argument in typing.get_args(hint) if argument is not type(None))
+        return lambda text: inner(text) if text else None
+    return None
+
+
+def _casts(row: type) -> dict[str, Callable[[str], Any]]:
+    hints = typing.get_type_hints(row)
+    return {name: cast for name, hint in hints.items() if name not in _ROWS and (cast := _cast(hint)) is not None}
+
+
+_CASTS = {row: _casts(row) for row in (Contact, *_ROWS.values())}

@@ -1,0 +1,108 @@
+"""What is in a split of contact records: counted while it is written."""
+
+import collections
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxcoder.records.schema import Contact
+
+
+class SplitReport:
+    """Counts over the contacts of one split. Memory grows with distinct patients and codes, not with contacts."""
+
+    def __init__(self) -> None:
+        self._totals: collections.Counter[str] = collections.Counter()
+        self._patients: set[int] = set()
+        self.codes: collections.Counter[str] = collections.Counter()
+        self._ceiling: Any = None
+
+    def watch(self, contacts: Iterator[Contact]) -> Iterator[Contact]:
+        """Passes contacts on, and counts them."""
+        for contact in contacts:
+            self.add(contact)
+            yield contact
+
+    def add(self, contact: Contact) -> None:
+        """Counts a contact."""
+        totals = self._totals
+        totals["contacts"] += 1
+        self._patients.add(hash(contact.patient_id))  # 64 bits instead of the id: 1.8 million patients fit.
+        self.codes.update({code.code for code in contact.codes})
+        totals["codes"] += len(contact.codes)
+        totals["notes"] += len(contact.notes)
+        totals["words"] += sum(len(note.text.split()) for note in contact.notes)
+        totals["medications"] += len(contact.medications)
+        totals["labs"] += len(contact.labs)
+        totals["mentions"] += len({(row.code, row.mention) for row in contact.evidence})
+        totals["contacts_without_notes"] += not any(note.text.strip() for note in contact.notes)
+        totals["contacts_without_codes"] += not contact.codes
+        if contact.conditions:
+            if self._ceiling is None:
+                from jaxcoder.records.sources.synthetic.ceiling import Ceiling  # only cohorts with a known truth
+
+                self._ceiling = Ceiling()
+            self._ceiling.add(contact)
+
+    def overlap(self, other: "SplitReport") -> int:
+        """Number of patients in both splits."""
+        return len(self._patients & other._patients)
+
+    def summary(self, dropped: Mapping[str, int], train: "SplitReport | None") -> dict[str, Any]:
+        """The split's part of `records_report.json`.
+
+        Args:
+          dropped: from a reason to the number of rows left out or emptied for it.
+          train: the training split, when this is another one.
+
+        Returns:
+          Counts; means a contact or a note; `unseen_in_train_share`, the share in [0, 1] of this split's code occurrences
+          whose code no training contact has; `ceiling_micro_f1` for a cohort whose truth is known.
+        """
+        totals = self._totals
+        occurrences = self.codes.total()
+        summary: dict[str, Any] = {
+            "contacts": totals["contacts"],
+            "patients": len(self._patients),
+            "codes": totals["codes"],
+            "codes_per_contact": round(totals["codes"] / max(1, totals["contacts"]), 4),
+            "distinct_codes": len(self.codes),
+            "notes": totals["notes"],
+            "words_per_note": round(totals["words"] / max(1, totals["notes"]), 2),
+            "medications": totals["medications"],
+            "labs": totals["labs"],
+            "mentions": totals["mentions"],
+            "contacts_without_notes": totals["contacts_without_notes"],
+            "contacts_without_codes": totals["contacts_without_codes"],
+            "dropped": dict(sorted(dropped.items())),
+        }
+        if train is not None and occurrences:
+            unseen = sum(count for code, count in self.codes.items() if code not in train.codes)
+            summary["unseen_in_train_share"] = round(unseen / occurrences, 4)
+        if self._ceiling is not None:
+            summary["ceiling_micro_f1"] = self._ceiling.micro_f1()
+        return summary
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report as a short text table, one line a split, and one line a reason why rows were dropped."""
+    columns = ["contacts", "patients", "codes_per_contact", "distinct_codes", "words_per_note", "ceiling_micro_f1"]
+    splits = report["splits"]
+    columns = [column for column in columns if any(column in summary for summary in splits.values())]
+    width = max(len(name) for name in (*splits, "split"))
+    lines = ["  ".join([f"{'split':<{width}}", *columns])]
+    for name, summary in splits.items():
+        cells = [summary.get(column, "") for column in columns]
+        texts = [f"{cell:,.3f}" if isinstance(cell, float) else f"{cell:,}" if cell != "" else "" for cell in cells]
+        lines.append(
+            "  ".join(
+                [
+                    f"{name:<{width}}",
+                    *(f"{text:>{len(column)}}" for text, column in zip(texts, columns, strict=True)),
+                ]
+            )
+        )
+    for name, summary in splits.items():
+        lines += [f"{name}: {count:,} × {reason}" for reason, count in summary["dropped"].items()]
+    if report.get("patients_in_several_splits"):
+        lines.append(f"WARNING: {report['patients_in_several_splits']:,} patients stand in more than one split")
+    return "\n".join(lines)
