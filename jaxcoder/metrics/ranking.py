@@ -1,0 +1,60 @@
+"""How high a document's gold codes stand among all codes."""
+
+import jax
+import jax.numpy as jnp
+
+MEASURES = (
+    *("recall_at_5", "recall_at_10", "recall_at_15"),
+    *("precision_at_5", "precision_at_8", "precision_at_15"),
+    *("r_precision", "map"),
+)
+
+
+def gold_ranks(probabilities_BxL: jax.Array, labels_BxK: jax.Array) -> jax.Array:
+    """Ranks each gold label, from 1; of equal probabilities the smaller label stands first.
+
+    Args:
+      probabilities_BxL: float32.
+      labels_BxK: int32 label ids, −1 for padding.
+
+    Returns:
+      int32 [B, K]; meaningless where the label is −1.
+    """
+    ids_L = jnp.arange(probabilities_BxL.shape[-1])
+
+    def rank(label_B: jax.Array) -> jax.Array:  # one slot at a time: [B, K, L] does not exist
+        own_B = jnp.take_along_axis(probabilities_BxL, jnp.maximum(label_B, 0)[:, None], axis=1)
+        before_BxL = (probabilities_BxL > own_B) | (
+            (probabilities_BxL == own_B) & (ids_L < label_B[:, None])
+        )
+        return 1 + jnp.sum(before_BxL, axis=1, dtype=jnp.int32)
+
+    return jax.lax.map(rank, labels_BxK.T).T
+
+
+def ranking_measures(
+    ranks_BxK: jax.Array, valid_BxK: jax.Array, gold_B: jax.Array
+) -> dict[str, jax.Array]:
+    """Computes the ranking measures of each document.
+
+    Args:
+      ranks_BxK: from `gold_ranks`.
+      valid_BxK: bool, which slots hold a gold label.
+      gold_B: int32, gold codes, those outside the label space included: they are never found.
+
+    Returns:
+      Those of `MEASURES`, float32 [B] in [0, 1]; 0 for documents without gold codes.
+    """
+    gold = jnp.maximum(gold_B, 1).astype(jnp.float32)
+
+    def found(depth: jax.Array | int) -> jax.Array:
+        return jnp.sum(valid_BxK & (ranks_BxK <= depth), axis=-1).astype(jnp.float32)
+
+    measures = {f"recall_at_{k}": found(k) / gold for k in (5, 10, 15)}
+    measures |= {f"precision_at_{k}": found(k) / k for k in (5, 8, 15)}
+    measures["r_precision"] = found(gold_B[:, None]) / gold
+    # Average precision: at each gold code found, the share of gold codes down to there.
+    no_later_BxKxK = valid_BxK[:, None, :] & (ranks_BxK[:, None, :] <= ranks_BxK[:, :, None])
+    precision_BxK = jnp.sum(no_later_BxKxK, axis=-1) / ranks_BxK.astype(jnp.float32)
+    measures["map"] = jnp.sum(jnp.where(valid_BxK, precision_BxK, 0.0), axis=-1) / gold
+    return {name: measures[name] for name in MEASURES}
