@@ -5,7 +5,7 @@ import itertools
 import json
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records import schema, store
 from jaxcoder.records.report import SplitReport
 from jaxcoder.records.schema import Contact
-from jaxcoder.records.sources import Source
+from jaxcoder.records.sources import Source, open_source
 
 REPORT = "records_report.json"
 
@@ -30,6 +30,25 @@ _ROWS: dict[str, type] = {
 }
 _COLUMNS = {key: tuple(field.name for field in dataclasses.fields(row)) for key, row in _ROWS.items()}
 _SCALARS = tuple(field.name for field in dataclasses.fields(Contact) if field.name not in _ROWS)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordsOptions:
+    """Which contacts an experiment uses.
+
+    Attributes:
+      source: the source's name: `codiesp`, `synthetic` or `tables`.
+      source_dir: folder with its files; empty for a source that reads none.
+      options: the source's own options, such as `{"language": "es"}`.
+    """
+
+    source: str = "synthetic"
+    source_dir: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def open(self) -> Source:
+        """The source, opened; raises UserError as `open_source` does."""
+        return open_source(self.source, self.source_dir or None, self.options)
 
 
 class ContactRecords(store.RecordsBuilder, skip_registration=True):
