@@ -17,7 +17,7 @@ from jaxcoder.steps import Steps
 
 HostBatch = Mapping[str, np.ndarray]
 Score = Callable[[HostBatch], tuple[jax.Array, jax.Array]]
-"""From a batch to probabilities float32 [B, L] and loss float32 [B], rows split over the devices."""
+"""From a batch to probabilities float32 [B, L] and loss float32 [B], rows split over devices."""
 
 _sigmoid = jax.jit(jax.nn.sigmoid)
 
@@ -88,8 +88,8 @@ def evaluate(
 ) -> Summary:
     """Computes all metrics in one pass over a split.
 
-    Memory does not grow with the number of contacts. With several processes each gives its own rows of every batch,
-    and all get the same metrics.
+    Memory does not grow with the number of contacts. With several processes each gives its own rows
+    of every batch, and all get the same metrics.
 
     Args:
       score: the coder.
@@ -97,8 +97,8 @@ def evaluate(
       facts: of the same split.
       label_space: what the coder predicts.
       rows: sharding of the rows of a batch.
-      threshold: probability that an assigned code exceeds, in [0, 1]; None tunes it on these very batches, for
-        micro-F1, to a resolution of at most 0.004 (0.016 with more than 8,192 labels).
+      threshold: probability that an assigned code exceeds, in [0, 1]; None tunes it on these very
+        batches, for micro-F1, to a resolution of at most 0.004 (0.016 with more than 8,192 labels).
       writer: takes each batch's probabilities.
 
     Returns:

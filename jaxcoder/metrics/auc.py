@@ -6,8 +6,9 @@ import numpy as np
 def auc(positive_C: np.ndarray, negative_C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Computes areas under the ROC curve, with the largest error that the binning can have made.
 
-    The area is the share of (positive, negative) pairs in which the positive has the higher score. Pairs in one bin
-    count a half, as ties do; each can be wrong by at most a half, so the error is at most half the share of such pairs.
+    The area is the share of (positive, negative) pairs in which the positive has the higher score.
+    Pairs in one bin count a half, as ties do; each can be wrong by at most a half, so the error is
+    at most half the share of such pairs.
 
     Args:
       positive_C: counts of positives in bins of ascending score, [..., C].

@@ -2,16 +2,18 @@
 
 import numpy as np
 
-# Above this many labels the grid is four times coarser, so that the counts of 70,000 labels take 130 MB, not 500.
+# Above this many labels the grid is four times coarser, so that the counts of 70,000 labels take
+# 130 MB, not 500.
 MANY_LABELS = 8192
 
 
 def threshold_grid(num_labels: int, threshold: float | None = None) -> np.ndarray:
     """Returns the thresholds at which everything is counted, exactly, in one pass.
 
-    They lie evenly in log-odds, which is where probabilities of rare codes differ: 1/64 apart from −4 to 4 (steps of at
-    most 0.004 in probability) and 1/16 apart from there to ±16; four times as far apart for more than `MANY_LABELS`
-    labels. Rounded to six digits, so that what a file shows is what was compared with.
+    They lie evenly in log-odds, which is where probabilities of rare codes differ: 1/64 apart from
+    −4 to 4 (steps of at most 0.004 in probability) and 1/16 apart from there to ±16; four times as
+    far apart for more than `MANY_LABELS` labels. Rounded to six digits, so that what a file shows
+    is what was compared with.
 
     Args:
       num_labels: L.
@@ -38,8 +40,8 @@ def tune(true_positives_E: np.ndarray, predicted_E: np.ndarray, gold: int) -> in
       gold: gold codes, those outside the label space included.
 
     Returns:
-      Index of the best threshold; of several equally good ones the middle one; nearest to no prediction when none
-      finds a gold code.
+      Index of the best threshold; of several equally good ones the middle one, which is about
+      0.5 when none finds a gold code.
     """
     f1_E = f1(true_positives_E, predicted_E, gold)
     best = np.flatnonzero(f1_E == f1_E.max())

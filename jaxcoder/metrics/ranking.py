@@ -47,12 +47,16 @@ def ranking_measures(
     """
     gold = jnp.maximum(gold_B, 1).astype(jnp.float32)
 
-    def found(depth: jax.Array | int) -> jax.Array:
-        return jnp.sum(valid_BxK & (ranks_BxK <= depth), axis=-1).astype(jnp.float32)
-
-    measures = {f"recall_at_{k}": found(k) / gold for k in (5, 10, 15)}
-    measures |= {f"precision_at_{k}": found(k) / k for k in (5, 8, 15)}
-    measures["r_precision"] = found(gold_B[:, None]) / gold
+    depths = (5, 8, 10, 15)
+    depth_BxD = jnp.concatenate(
+        [jnp.broadcast_to(jnp.array(depths), (len(gold_B), 4)), gold_B[:, None]], axis=1
+    )
+    within_BxKxD = valid_BxK[..., None] & (ranks_BxK[..., None] <= depth_BxD[:, None])
+    *columns, among_gold = jnp.sum(within_BxKxD, axis=1, dtype=jnp.float32).T
+    found = dict(zip(depths, columns, strict=True))
+    measures = {f"recall_at_{k}": found[k] / gold for k in (5, 10, 15)}
+    measures |= {f"precision_at_{k}": found[k] / k for k in (5, 8, 15)}
+    measures["r_precision"] = among_gold / gold
     # Average precision: at each gold code found, the share of gold codes down to there.
     no_later_BxKxK = valid_BxK[:, None, :] & (ranks_BxK[:, None, :] <= ranks_BxK[:, :, None])
     precision_BxK = jnp.sum(no_later_BxKxK, axis=-1) / ranks_BxK.astype(jnp.float32)

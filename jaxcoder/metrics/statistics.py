@@ -1,7 +1,8 @@
 """Sufficient statistics of all metrics, gathered on the devices batch by batch.
 
-Axes beside the usual ones: E thresholds of the grid; C = E + 1 bins between them, bin c holding what exceeds exactly c
-thresholds; G groups of documents (specialties); S shards of a batch's rows, each with its own counts until the end.
+Axes beside the usual ones: E thresholds of the grid; C = E + 1 bins between them, bin c holding
+what exceeds exactly c thresholds; G groups of documents (specialties); S shards of a batch's rows,
+each with its own counts until the end.
 """
 
 import dataclasses
@@ -40,7 +41,8 @@ class DocumentSums:
       predicted: int32 [S, G, E], predictions above a threshold.
       exact: int32 [S, G, E], documents whose predicted set is their gold set.
       jaccard: float32 [S, G, E].
-      counts: int32 [S, G, 4]: documents, documents with gold codes, gold codes, gold codes outside the label space.
+      counts: int32 [S, G, 4]: documents, documents with gold codes, gold codes, gold codes outside
+      the label space.
       measures: float32 [S, G, 9]: those of `ranking.MEASURES`, and the loss.
     """
 
@@ -183,8 +185,8 @@ def _zeros(make: Callable[..., Any], shape: tuple[int, ...], rows: NamedSharding
 class Accumulator:
     """Gathers the statistics of a split."""
 
-    # Of documents × labels between two readings of the sums by document, so that int32 counts predictions exactly
-    # and float32 adds few enough numbers to keep six digits.
+    # Of documents × labels between two readings of the sums by document, so that int32 counts
+    # predictions exactly and float32 adds few enough numbers to keep six digits.
     WINDOW = 2**30
     WINDOW_DOCUMENTS = 2**16
 
@@ -249,7 +251,9 @@ class Accumulator:
 
     def _flush(self) -> DocumentSums:
         read = jax.device_get(_over_shards(self._rows)(self._documents_state))
-        wide = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype == np.int32 else np.float64), read)
+        wide = jax.tree.map(
+            lambda x: x.astype(np.int64 if x.dtype == np.int32 else np.float64), read
+        )
         self._sums = wide if self._sums is None else jax.tree.map(np.add, self._sums, wide)
         self._documents_state = self._zero_documents()
         self._documents = 0

@@ -24,13 +24,14 @@ class Summary:
     """What is known of a coder on a split.
 
     Attributes:
-      metrics: the `KEYS`; a measure over nothing (no contacts with gold codes, no code with both positives and
-        negatives) is 0, as is an area under the curve that does not exist.
+      metrics: the `KEYS`; a measure over nothing (no contacts with gold codes, no code with both
+        positives and negatives) is 0, as is an area under the curve that does not exist.
       details: further counts and the error bounds of the areas under the curve.
-      codes: a row for each code that the model predicts or that the split holds: code, description, support, tp, fp,
-        fn, precision, recall, f1, auc (NaN where it does not exist); codes outside the label space come last.
-      groups: a row for each group: specialty, contacts, codes, micro_f1, micro_precision, micro_recall, recall_at_10,
-        map, exact_match, jaccard.
+      codes: a row for each code that the model predicts or that the split holds: code, description,
+        support, tp, fp, fn, precision, recall, f1, auc (NaN where it does not exist); codes outside
+        the label space come last.
+      groups: a row for each group: specialty, contacts, codes, micro_f1, micro_precision,
+        micro_recall, recall_at_10, map, exact_match, jaccard.
     """
 
     metrics: dict[str, float | int]
@@ -54,9 +55,10 @@ def summarise(
 ) -> Summary:
     """Computes all metrics at one threshold.
 
-    Macro-F1 is the mean over the codes that the split holds, so codes outside the label space, which are never
-    predicted, count 0. Contacts without gold codes are left out of the ranking measures, and in for exact match and
-    Jaccard, where agreement on nothing counts 1. Areas under the curve are over the label space.
+    Macro-F1 is the mean over the codes that the split holds, so codes outside the label space,
+    which are never predicted, count 0. Contacts without gold codes are left out of the ranking
+    measures, and in for exact match and Jaccard, where agreement on nothing counts 1. Areas under
+    the curve are over the label space.
 
     Args:
       totals: the statistics.
@@ -114,7 +116,9 @@ def summarise(
     }
     if set(metrics) != set(KEYS):
         raise RuntimeError(f"metrics {sorted(set(metrics) ^ set(KEYS))}: expected exactly KEYS")
-    return Summary({key: metrics[key] for key in KEYS}, details, rows, _group_rows(totals, at, groups))
+    return Summary(
+        {key: metrics[key] for key in KEYS}, details, rows, _group_rows(totals, at, groups)
+    )
 
 
 def _code_rows(

@@ -1,0 +1,78 @@
+"""How the statistics are gathered does not show in them."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxcoder.metrics import statistics
+
+
+def _equal(first: statistics.Totals, second: statistics.Totals) -> None:
+    np.testing.assert_array_equal(first.seen, second.seen)
+    np.testing.assert_array_equal(first.positive, second.positive)
+    for name in ("hits", "predicted", "exact", "counts"):
+        np.testing.assert_array_equal(
+            getattr(first.documents, name), getattr(second.documents, name)
+        )
+    for name in ("jaccard", "measures"):
+        np.testing.assert_allclose(
+            getattr(first.documents, name), getattr(second.documents, name), rtol=1e-6
+        )
+
+
+def test_batch_by_batch_is_all_at_once(case, rows):
+    _equal(case.totals(rows, batch=len(case.loss_N)), case.totals(rows, batch=7))
+
+
+@pytest.mark.parametrize(("name", "value"), [("WINDOW", 8 * 30 + 1), ("WINDOW_DOCUMENTS", 9)])
+def test_windows_on_the_devices_do_not_show(case, rows, monkeypatch, name, value):
+    whole = case.totals(rows)
+    monkeypatch.setattr(statistics.Accumulator, name, value)
+    _equal(whole, case.totals(rows))
+
+
+def test_sums_keep_what_float32_loses(make_case, rows, monkeypatch):
+    case = make_case(0)
+    case.loss_N[:], case.loss_N[0] = 1.0, 2.0**24  # to which float32 cannot add 1
+    monkeypatch.setattr(statistics.Accumulator, "WINDOW_DOCUMENTS", 8)
+    losses = case.totals(rows).documents.measures[:, -1]
+    assert losses.dtype == np.float64
+    assert abs(losses.sum() - (2**24 + 44)) <= 7  # only the window with the large one rounds
+
+
+_EIGHT = """
+import sys; sys.path.insert(0, {folder!r})
+import jax, numpy as np
+from conftest import random_case
+from statistics_test import _equal
+from jaxcoder import sharding
+assert len(jax.devices()) == 8
+case = random_case(1, contacts=45)
+rules = sharding.ShardingRules()
+one = sharding.batch_sharding(sharding.make_mesh(devices=jax.devices()[:1]), rules)
+for shape in ((8, 1, 1), (2, 2, 2), (1, 4, 2)):
+    _equal(case.totals(one, 16), case.totals(sharding.batch_sharding(sharding.make_mesh(*shape),
+    rules), 16))
+"""
+
+
+def test_eight_devices_count_as_one():
+    folder = os.path.dirname(__file__)
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(
+            [os.path.dirname(os.path.dirname(folder)), os.environ.get("PYTHONPATH", "")]
+        ),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _EIGHT.format(folder=folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
