@@ -1,0 +1,173 @@
+"""The folder of a run: what lies where, and how it is read back."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from jaxcoder import experiment
+from jaxcoder.checkpoint import write_json
+from jaxcoder.errors import UserError
+from jaxcoder.experiment import Experiment
+from jaxcoder.records.codes import LabelSpace
+from jaxcoder.tokens.builder import TokenData, open_tokens
+
+# What a checkpoint's arrays depend on: it may not change once there is one.
+_FIXED = ("records", "tokens", "model")
+
+
+class Workdir:
+    """A workdir is self-contained: prediction needs nothing else, evaluation only the records.
+
+    Attributes:
+      path: the folder.
+      config: `config.json`, the experiment.
+      label_space: `label_space.json`.
+      tokenizer: `tokenizer/`.
+      checkpoints: `checkpoints/`.
+      train_metrics: `train_metrics.jsonl`.
+      tensorboard: `tensorboard/`.
+      threshold: `threshold.json`, tuned on the validation split, and for which checkpoint.
+      data: `data.json`, which data sets below `data_dir` the run was made from.
+    """
+
+    def __init__(self, path: epath.PathLike) -> None:
+        """Names the folder; reads and creates nothing."""
+        self.path = epath.Path(path)
+        self.config = self.path / "config.json"
+        self.label_space = self.path / "label_space.json"
+        self.tokenizer = self.path / "tokenizer"
+        self.checkpoints = self.path / "checkpoints"
+        self.train_metrics = self.path / "train_metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.threshold = self.path / "threshold.json"
+        self.data = self.path / "data.json"
+
+    def evaluation(self, split: str, baseline: str = "") -> epath.Path:
+        """The folder of a split's evaluation, or of a baseline's on it."""
+        folder = self.path / "eval" / split
+        return folder / f"baseline_{baseline}" if baseline else folder
+
+    def create(self, config: Mapping[str, Any], data: TokenData) -> None:
+        """Writes what does not change during a run, or checks it where the run has checkpoints.
+
+        Args:
+          config: the experiment, as plain values.
+          data: its token records.
+
+        Raises:
+          UserError: the run has checkpoints, and they were made with another label space or with
+            other `records`, `tokens` or `model` in the config.
+        """
+        config = json.loads(json.dumps(config))
+        if self.checkpoints.exists() and any(self.checkpoints.iterdir()):
+            self._check_same(config, data.label_space)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.mkdir(exist_ok=True)
+        for file in epath.Path(data.tokenizer_dir).iterdir():
+            file.copy(self.tokenizer / file.name, overwrite=True)
+        data.label_space.save(self.label_space)
+        root = epath.Path(config.get("data_dir", Experiment.data_dir))
+        write_json(self.data, {"tokens": _below(data.path, root)})
+        write_json(self.config, config)
+
+    def _check_same(self, config: Mapping[str, Any], label_space: LabelSpace) -> None:
+        mine = self.read_label_space()
+        if mine.hash != label_space.hash:
+            raise UserError(
+                f"{self.label_space}: hash {mine.hash}, but the data now give {label_space.hash}; "
+                "restore the records that this run was trained on, or train in a new workdir"
+            )
+        before = json.loads(self.config.read_text())
+        for group in _FIXED:
+            for key, old, new in _changes(before.get(group, {}), config.get(group, {}), group):
+                raise UserError(
+                    f"config.{key} = {new!r}: this workdir was trained with {old!r}; "
+                    "set it back, or train in a new workdir"
+                )
+
+    def read_experiment(self) -> Experiment:
+        """Reads `config.json`.
+
+        Raises:
+          UserError: it is missing or not an experiment.
+        """
+        return experiment.load(self.config)
+
+    def read_label_space(self) -> LabelSpace:
+        """Reads `label_space.json`.
+
+        Raises:
+          UserError: it is missing or was changed.
+        """
+        return LabelSpace.load(self.label_space)
+
+    def open_tokens(self, data_dir: str = "") -> TokenData:
+        """Opens the token records that the run was made from.
+
+        Args:
+          data_dir: where they lie now; that of the config when empty.
+
+        Raises:
+          UserError: they are not there, or their label space is not the workdir's.
+        """
+        root = epath.Path(data_dir or self.read_experiment().data_dir)
+        try:
+            path = root / json.loads(self.data.read_text())["tokens"]
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.data}: not found; --workdir must name a folder that `jaxcoder train` has written"
+            ) from None
+        if not path.exists():
+            raise UserError(
+                f"{path}: no token records here; pass --data_dir with the folder that holds "
+                "token_records/, or build them with `jaxcoder tokens`"
+            )
+        data = open_tokens(path)
+        mine = self.read_label_space()
+        if data.label_space.hash != mine.hash:
+            raise UserError(
+                f"{self.label_space}: hash {mine.hash}, but {path} has {data.label_space.hash}; "
+                "restore the label space that this workdir was trained with"
+            )
+        return data
+
+    def write_threshold(self, threshold: float, step: int, micro_f1: float) -> None:
+        """Keeps the threshold that was tuned on the validation split for the checkpoint of a step."""
+        content = {
+            "threshold": threshold,
+            "step": step,
+            "micro_f1": micro_f1,
+            "split": "validation",
+        }
+        write_json(self.threshold, content | {"label_space": self.read_label_space().hash})
+
+    def read_threshold(self, step: int) -> float | None:
+        """The threshold tuned for the checkpoint of a step; None when it was tuned for another."""
+        if not self.threshold.exists():
+            return None
+        try:
+            content = json.loads(self.threshold.read_text())
+            same = (content["step"], content["label_space"]) == (step, self.read_label_space().hash)
+            return float(content["threshold"]) if same else None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{self.threshold}: not a threshold; delete it and run `jaxcoder evaluate` again"
+            ) from None
+
+
+def _below(path: epath.PathLike, root: epath.Path) -> str:
+    try:
+        return str(epath.Path(path).relative_to(root))
+    except ValueError:  # elsewhere: the whole path, which a join keeps as it is
+        return str(path)
+
+
+def _changes(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """The leaves that differ between two trees of plain values: key, before, now."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted(before.keys() | now.keys()):
+            yield from _changes(before.get(name), now.get(name), f"{key}.{name}")
+    elif before != now:
+        yield key, before, now
