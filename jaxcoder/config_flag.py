@@ -113,7 +113,7 @@ def load(path: str, defaults: type | None = None) -> config_dict.ConfigDict:
 
 
 def _over(instance: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays a mapping over a dataclass; keys that it lacks are kept, for `settings.build` to judge."""
+    """Lays a mapping over a dataclass; unknown keys are kept, for `settings.build` to judge."""
     merged = dataclasses.asdict(instance)
     for key, value in values.items():
         default = getattr(instance, key, None)
@@ -127,7 +127,7 @@ def _over(instance: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes values that config_flags cannot set on the command line (lists, None) ones that it can."""
+    """Replaces lists and None, which config_flags cannot set on the command line."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

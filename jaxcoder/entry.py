@@ -13,9 +13,11 @@ A command is a module whose docstring teaches (what it does, examples), with
         entry.launch(define_flags, main, __doc__)
 
 so that `jaxcoder train …` (see `cli.py`) and `python -m jaxcoder.train …` are the same. A command
-that parses its arguments itself has `main(argv)` instead, and ends with `entry.run(main)`.
+that parses its arguments itself has `main(argv)` instead, and ends with `entry.run(main)`; it uses
+`entry.Parser`, so that its mistakes look the same.
 """
 
+import argparse
 import difflib
 import errno
 import itertools
@@ -24,6 +26,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
@@ -116,6 +119,14 @@ def run(
         _exit(f"{command}: error: {error.filename or 'disk'}: {error.strerror}; {remedy}", 2)
 
 
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that reports a mistake as every other command does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def name(main: Callable[..., None]) -> str:
     """`jaxcoder train` for the main of `jaxcoder.train`, also when that runs as `__main__`."""
     module = main.__module__
@@ -129,11 +140,11 @@ def name(main: Callable[..., None]) -> str:
 
 def help_text(command: str, usage: str, own: Sequence[str]) -> str:
     """Returns what `--help` prints: the usage, then the flags named in `own` and their defaults."""
-    lines = [usage.strip(), "", f"flags of {command}:"]
+    lines: list[str] = [usage.strip(), "", f"flags of {command}:"]
     for flag in (flags.FLAGS[each] for each in own):
         text = " ".join((flag.help or "").split())
         if flag.default not in (None, "", []) and flag.default is not False:
-            text += f" (default: {flag.default_as_str.strip(chr(39))})"
+            text += f" (default: {flag.default})"
         lines += [f"  --{flag.name}{'' if flag.boolean else '=…'}", f"      {text}"]
     return "\n".join(lines)
 
