@@ -3,23 +3,25 @@
 import argparse
 from collections.abc import Sequence
 
+from jaxcoder import entry
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder, sources
 from jaxcoder.records.report import SplitReport, table
 
-_EPILOG = """\
+_EPILOG = r"""
 examples:
   jaxcoder records --source synthetic --data_dir data --option patients=2000
-  jaxcoder records --source codiesp --source_dir final_dataset_v4_to_publish --data_dir data --option language=en
-  jaxcoder records --source tables --source_dir my_extract --data_dir data --option name=my_hospital --check
+  jaxcoder records --source codiesp --source_dir final_dataset_v4_to_publish --data_dir data \
+      --option language=en --option codes=D
+  jaxcoder records --source tables --source_dir my_extract --option name=my_hospital --check
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = entry.Parser(
         prog="jaxcoder records",
-        description="Reads a source of hospital contacts and writes contact records, split by patient.",
+        description="Reads contacts from a source and writes contact records, split by patient.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -27,14 +29,24 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--source_dir", help="folder with the source's files")
     parser.add_argument("--data_dir", help="folder that data sets are written to")
     parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the source; may be repeated"
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the source; may be repeated",
     )
-    parser.add_argument("--check", action="store_true", help="read everything and print the report, but write nothing")
-    parser.add_argument("--rebuild", action="store_true", help="replace records of that name if there are any")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read everything and print the report, but write nothing",
+    )
+    parser.add_argument(
+        "--rebuild", action="store_true", help="replace records of that name if there are any"
+    )
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Runs the command.
 
     Args:
@@ -51,10 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--option {option}: expected KEY=VALUE")
         options[key] = value
     if not arguments.check and not arguments.data_dir:
-        raise UserError("--data_dir is missing: expected the folder to write to, or --check to write nothing")
+        raise UserError(
+            "--data_dir is missing: expected the folder to write to, or --check to write nothing"
+        )
     source = sources.open_source(arguments.source, arguments.source_dir, options)
     if arguments.check:
-        reports = {split: SplitReport() for split in source.splits}
+        reports = {split: SplitReport() for split in builder.splits(source)}
         for split, report in reports.items():
             for contact in source.contacts(split):
                 report.add(contact)
@@ -66,6 +80,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from jaxcoder import entry
-
     entry.run(main)

@@ -16,27 +16,37 @@ from jaxcoder.errors import UserError
 
 GRANULARITIES = ("full", "subcategory", "category", "chapter")
 
-# National modifications of ICD-10 write diagnoses alike: a letter, a digit, a digit or letter (C4A, M1A in ICD-10-CM),
-# then up to four further characters after the dot.
-_DIAGNOSIS_SYSTEMS = ("icd10", "icd10cm", "icd10gm", "icd10am", "icd10ca", "icd10se", "icd10no", "icd10fi", "sks")
+# National modifications of ICD-10 write diagnoses alike: a letter, a digit, a digit or letter (C4A,
+# M1A in ICD-10-CM), then up to four further characters after the dot.
+_DIAGNOSIS_SYSTEMS = (
+    "icd10",
+    "icd10cm",
+    "icd10gm",
+    "icd10am",
+    "icd10ca",
+    "icd10se",
+    "icd10no",
+    "icd10fi",
+    "sks",
+)
 SYSTEMS = (*_DIAGNOSIS_SYSTEMS, "icd10pcs", "icd9cm", "icd9cm-proc")
 
 _ICD10 = re.compile(r"([A-Z][0-9][0-9A-Z])\.?([0-9A-Z]{0,4})")
-# PCS uses every digit and letter but I and O. Seven characters are a whole code; four (section, body system, operation,
-# body part) are what CodiEsp annotates when approach and device are not told.
+# PCS uses every digit and letter but I and O. Seven characters are a whole code; four (section,
+# body system, operation, body part) are what CodiEsp annotates when approach and device are not
+# told.
 _PCS = re.compile(r"[0-9BCDFGHX](?:[0-9A-HJ-NP-Z]{3}|[0-9A-HJ-NP-Z]{6})")
 _ICD9 = re.compile(r"(E[0-9]{3})\.?([0-9]{0,1})|(V[0-9]{2}|[0-9]{3})\.?([0-9]{0,2})")
 _ICD9_PROCEDURE = re.compile(r"([0-9]{2})\.?([0-9]{0,2})")
 
-# Chapters by their last category, in order. ICD-10: WHO volume 1, with the wider end where ICD-10-CM goes further (D49).
-_ICD10_CHAPTERS = (
-    "A00-B99 C00-D49 D50-D89 E00-E90 F00-F99 G00-G99 H00-H59 H60-H95 I00-I99 J00-J99 K00-K93 L00-L99 M00-M99 N00-N99 "
-    "O00-O99 P00-P96 Q00-Q99 R00-R99 S00-T98 U00-U99 V01-Y99 Z00-Z99"
-).split()
-_ICD9_CHAPTERS = (
-    "001-139 140-239 240-279 280-289 290-319 320-389 390-459 460-519 520-579 580-629 630-679 680-709 710-739 740-759 "
-    "760-779 780-799 800-999 E000-E999 V01-V91"
-).split()
+# Chapters by their last category, in order. ICD-10: WHO volume 1, with the wider end where
+# ICD-10-CM goes further (D49).
+_ICD10_CHAPTERS = """
+    A00-B99 C00-D49 D50-D89 E00-E90 F00-F99 G00-G99 H00-H59 H60-H95 I00-I99 J00-J99 K00-K93 L00-L99
+    M00-M99 N00-N99 O00-O99 P00-P96 Q00-Q99 R00-R99 S00-T98 U00-U99 V01-Y99 Z00-Z99"""
+_ICD9_CHAPTERS = """
+    001-139 140-239 240-279 280-289 290-319 320-389 390-459 460-519 520-579 580-629 630-679 680-709
+    710-739 740-759 760-779 780-799 800-999 E000-E999 V01-V91"""
 
 
 def canonical_system(system: str) -> str:
@@ -52,7 +62,9 @@ def canonical_system(system: str) -> str:
       ValueError: not a system known here.
     """
     squeezed = re.sub(r"[-_. ]", "", system.lower())
-    name = {"icd9": "icd9cm", "icd9cmproc": "icd9cm-proc", "icd9proc": "icd9cm-proc"}.get(squeezed, squeezed)
+    name = {"icd9": "icd9cm", "icd9cmproc": "icd9cm-proc", "icd9proc": "icd9cm-proc"}.get(
+        squeezed, squeezed
+    )
     if name not in SYSTEMS:
         raise ValueError(f"unknown code system {system!r}: expected one of {', '.join(SYSTEMS)}")
     return name
@@ -61,9 +73,10 @@ def canonical_system(system: str) -> str:
 def normalise(code: str, system: str) -> str:
     """Writes a code in the one form that records hold: upper case, dotted, no national prefix.
 
-    ICD-10 diagnoses have their dot after the third character, and lose the marks `+ * † !` and a trailing `-`; SKS
-    diagnoses lose their `D` (`DI109` gives `I10.9`); ICD-10-PCS has no dot; ICD-9-CM diagnoses have it after the third
-    character (after the fourth in E codes) and keep their leading zeros; ICD-9-CM procedures after the second.
+    ICD-10 diagnoses have their dot after the third character, and lose the marks `+ * † !` and a
+    trailing `-`; SKS diagnoses lose their `D` (`DI109` gives `I10.9`); ICD-10-PCS has no dot;
+    ICD-9-CM diagnoses have it after the third character (after the fourth in E codes) and keep
+    their leading zeros; ICD-9-CM procedures after the second.
 
     Args:
       code: the code, in any case, with or without its dot.
@@ -81,7 +94,9 @@ def normalise(code: str, system: str) -> str:
     if system in _DIAGNOSIS_SYSTEMS:
         if system == "sks":
             if not text.startswith("D"):
-                raise ValueError(f"{code!r} is not an SKS diagnosis code: expected D, a letter and a digit, as in DI109")
+                raise ValueError(
+                    f"{code!r} is not a diagnosis code of sks: expected a form such as DI109"
+                )
             text = text[1:]
         match = _ICD10.fullmatch(text.rstrip("+*†!-"))
         parts = match.groups() if match else None
@@ -109,12 +124,13 @@ def roll_up(code: str, granularity: str, system: str = "") -> str:
 
     | granularity | ICD-10 | ICD-9-CM | ICD-10-PCS | ICD-9-CM procedures |
     |---|---|---|---|---|
-    | subcategory | `E11.65` → `E11.6` | `250.01` → `250.0` | 4 characters: body part | `38.93` → `38.9` |
+    | subcategory | `E11.65` → `E11.6` | `250.01` → `250.0` | 4 characters | `38.93` → `38.9` |
     | category | `E11` | `250`, `E880` | 3 characters: operation | `38` |
     | chapter | `E00-E90` | `240-279` | 1 character: section | `38` (has none: the category) |
 
-    The system shows in a normalised code's form, except in V codes (ICD-9-CM supplementary or ICD-10 external causes),
-    which count as ICD-10 unless `system` says otherwise; it matters for their chapter alone.
+    The system shows in a normalised code's form, except in V codes (ICD-9-CM supplementary or
+    ICD-10 external causes), which count as ICD-10 unless `system` says otherwise; it matters for
+    their chapter alone.
 
     Args:
       code: a code as `normalise` writes it.
@@ -128,7 +144,9 @@ def roll_up(code: str, granularity: str, system: str = "") -> str:
       ValueError: an unknown granularity, or a chapter asked for a code of no known form.
     """
     if granularity not in GRANULARITIES:
-        raise ValueError(f"granularity = {granularity!r}: expected one of {', '.join(GRANULARITIES)}")
+        raise ValueError(
+            f"granularity = {granularity!r}: expected one of {', '.join(GRANULARITIES)}"
+        )
     if granularity == "full":
         return code
     head, dot, tail = code.partition(".")
@@ -140,11 +158,20 @@ def roll_up(code: str, granularity: str, system: str = "") -> str:
         return head
     if head.isdigit() and len(head) == 2:
         return head
-    icd9 = head.isdigit() or len(head) == 4 or (head[:1] == "V" and system and canonical_system(system) == "icd9cm")
-    for chapter in _ICD9_CHAPTERS if icd9 else _ICD10_CHAPTERS:
+    icd9 = (
+        head.isdigit()
+        or len(head) == 4
+        or (head[:1] == "V" and system and canonical_system(system) == "icd9cm")
+    )
+    for chapter in (_ICD9_CHAPTERS if icd9 else _ICD10_CHAPTERS).split():
         first, last = chapter.split("-")
-        # Strings of one length compare as categories do; V and E codes of ICD-9-CM stand after the digits.
-        if len(head) == len(first) and head[0].isdigit() == first[0].isdigit() and first <= head <= last:
+        # Strings of one length compare as categories do; V and E codes of ICD-9-CM stand after the
+        # digits.
+        if (
+            len(head) == len(first)
+            and head[0].isdigit() == first[0].isdigit()
+            and first <= head <= last
+        ):
             return chapter
     raise ValueError(f"{code!r} lies in no chapter of ICD-10 or ICD-9-CM")
 
@@ -167,13 +194,18 @@ class LabelSpace:
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
-            raise ValueError(f"granularity = {self.granularity!r}: expected one of {', '.join(GRANULARITIES)}")
+            raise ValueError(
+                f"granularity = {self.granularity!r}: expected one of {', '.join(GRANULARITIES)}"
+            )
         if len(set(self.codes)) != len(self.codes):
             raise ValueError("codes: expected each code once")
         if not self.descriptions:
             object.__setattr__(self, "descriptions", ("",) * len(self.codes))
         if len(self.descriptions) != len(self.codes):
-            raise ValueError(f"descriptions: {len(self.descriptions)}, expected one for each of {len(self.codes)} codes")
+            raise ValueError(
+                f"descriptions: {len(self.descriptions)}, expected one for each of "
+                f"{len(self.codes)} codes"
+            )
 
     @classmethod
     def from_counts(
@@ -186,7 +218,8 @@ class LabelSpace:
         """The codes that occur in at least `min_count` contacts, in the codes' order.
 
         Args:
-          counts: from a code, already rolled up to `granularity`, to the number of training contacts that have it.
+          counts: from a code, already rolled up to `granularity`, to the number of training
+            contacts that have it.
           granularity: that granularity.
           min_count: at least 1.
           descriptions: from a code to its description.
@@ -208,8 +241,10 @@ class LabelSpace:
 
     @functools.cached_property
     def hash(self) -> str:
-        """16 hexadecimal digits over the granularity and the ordered codes: what a checkpoint must match."""
-        return hashlib.blake2b("\n".join((self.granularity, *self.codes)).encode(), digest_size=8).hexdigest()
+        """16 hexadecimal digits over granularity and ordered codes: a checkpoint must match it."""
+        return hashlib.blake2b(
+            "\n".join((self.granularity, *self.codes)).encode(), digest_size=8
+        ).hexdigest()
 
     def save(self, path: epath.PathLike) -> None:
         """Writes `label_space.json`."""
@@ -240,24 +275,34 @@ class LabelSpace:
             )
             found = content["hash"]
         except FileNotFoundError:
-            raise UserError(f"{path}: not found; expected the label space that the token records came with") from None
+            raise UserError(
+                f"{path}: not found; expected the label space that the token records came with"
+            ) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a label space ({error}); rebuild the token records") from None
+            raise UserError(
+                f"{path}: not a label space ({error}); rebuild the token records"
+            ) from None
         if found != space.hash:
-            raise UserError(f"{path}: hash {found} but its codes give {space.hash}: it was edited; restore the saved file")
+            raise UserError(
+                f"{path}: hash {found} but its codes give {space.hash}: it was edited; "
+                "restore the saved file"
+            )
         return space
+
+
+_ORDER_FILE = ("code", "billable", "short", "long")
 
 
 def read_descriptions(path: epath.PathLike) -> dict[str, tuple[bool, str, str]]:
     """Reads the official ICD-10-CM order file.
 
     Args:
-      path: the file as CMS publishes it (fixed width, `.txt`), or as CSV with columns code, billable, short, long; either
-        may be gzipped (`.gz`).
+      path: the file as CMS publishes it (fixed width, `.txt`), or as CSV with columns code,
+        billable, short, long; either may be gzipped (`.gz`).
 
     Returns:
-      From a normalised code to whether it is billable (a full code, not a heading), its short and its long description, in
-      the file's order.
+      From a normalised code to whether it is billable (a full code, not a heading), its short and
+      its long description, in the file's order.
 
     Raises:
       UserError: no such file, a missing column, or a row that is not a code.
@@ -267,23 +312,39 @@ def read_descriptions(path: epath.PathLike) -> dict[str, tuple[bool, str, str]]:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode("utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; expected the ICD-10-CM order file (code, billable, short, long)") from None
+        raise UserError(
+            f"{path}: not found; expected the ICD-10-CM order file (code, billable, short, long)"
+        ) from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}); expected CSV or the CMS order file") from None
+        raise UserError(
+            f"{path}: cannot be read as text ({error}); expected CSV or the CMS order file"
+        ) from None
     if path.name.removesuffix(".gz").endswith(".txt"):
-        # CMS layout: order number 1-5, code 7-13, billable 15, short description 17-76, long description from 78.
-        rows = [(line[6:13], line[14:15], line[16:76].strip(), line[77:].strip()) for line in text.splitlines() if line]
+        # CMS layout: order number 1-5, code 7-13, billable 15, short description 17-76, long
+        # description from 78.
+        rows = [
+            (line[6:13], line[14:15], line[16:76].strip(), line[77:].strip())
+            for line in text.splitlines()
+            if line
+        ]
     else:
         reader = csv.DictReader(io.StringIO(text))
         columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
-        for wanted in ("code", "billable", "short", "long"):
+        for wanted in _ORDER_FILE:
             if wanted not in columns:
-                raise UserError(f"{path}: column {wanted!r} is missing; found {', '.join(columns) or 'none'}")
-        rows = [tuple(row[columns[key]] or "" for key in ("code", "billable", "short", "long")) for row in reader]
+                raise UserError(
+                    f"{path}: column {wanted!r} is missing; found {', '.join(columns) or 'none'}"
+                )
+        code, billable, short, long = (columns[key] for key in _ORDER_FILE)
+        rows = [(row[code], row[billable], row[short] or "", row[long] or "") for row in reader]
     descriptions = {}
     for number, (code, billable, short, long) in enumerate(rows, start=2):
         try:
-            descriptions[normalise(code, "icd10cm")] = (billable.strip() in ("1", "true", "True"), short, long)
+            descriptions[normalise(code, "icd10cm")] = (
+                billable.strip() in ("1", "true", "True"),
+                short,
+                long,
+            )
         except ValueError as error:
             raise UserError(f"{path}, row {number}: {error}") from None
     return descriptions

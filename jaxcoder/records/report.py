@@ -6,9 +6,12 @@ from typing import Any
 
 from jaxcoder.records.schema import Contact
 
+_REASONS = 12
+"""Lines of dropped rows that are printed for a split."""
+
 
 class SplitReport:
-    """Counts over the contacts of one split. Memory grows with distinct patients and codes, not with contacts."""
+    """Counts over the contacts of one split; memory grows with its patients and codes alone."""
 
     def __init__(self) -> None:
         self._totals: collections.Counter[str] = collections.Counter()
@@ -26,7 +29,9 @@ class SplitReport:
         """Counts a contact."""
         totals = self._totals
         totals["contacts"] += 1
-        self._patients.add(hash(contact.patient_id))  # 64 bits instead of the id: 1.8 million patients fit.
+        self._patients.add(
+            hash(contact.patient_id)
+        )  # 64 bits instead of the id: 1.8 million patients fit.
         self.codes.update({code.code for code in contact.codes})
         totals["codes"] += len(contact.codes)
         totals["notes"] += len(contact.notes)
@@ -38,7 +43,9 @@ class SplitReport:
         totals["contacts_without_codes"] += not contact.codes
         if contact.conditions:
             if self._ceiling is None:
-                from jaxcoder.records.sources.synthetic.ceiling import Ceiling  # only cohorts with a known truth
+                from jaxcoder.records.sources.synthetic.ceiling import (
+                    Ceiling,
+                )  # only cohorts with a known truth
 
                 self._ceiling = Ceiling()
             self._ceiling.add(contact)
@@ -55,8 +62,9 @@ class SplitReport:
           train: the training split, when this is another one.
 
         Returns:
-          Counts; means a contact or a note; `unseen_in_train_share`, the share in [0, 1] of this split's code occurrences
-          whose code no training contact has; `ceiling_micro_f1` for a cohort whose truth is known.
+          Counts; means a contact or a note; `unseen_in_train_share`, the share in [0, 1] of this
+          split's code occurrences whose code no training contact has; `ceiling_micro_f1` for a
+          cohort whose truth is known.
         """
         totals = self._totals
         occurrences = self.codes.total()
@@ -84,25 +92,48 @@ class SplitReport:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The report as a short text table, one line a split, and one line a reason why rows were dropped."""
-    columns = ["contacts", "patients", "codes_per_contact", "distinct_codes", "words_per_note", "ceiling_micro_f1"]
+    """The report as text: a line a split, then a line a reason why rows were dropped."""
+    columns = [
+        "contacts",
+        "patients",
+        "codes_per_contact",
+        "distinct_codes",
+        "words_per_note",
+        "ceiling_micro_f1",
+    ]
     splits = report["splits"]
-    columns = [column for column in columns if any(column in summary for summary in splits.values())]
+    columns = [
+        column for column in columns if any(column in summary for summary in splits.values())
+    ]
     width = max(len(name) for name in (*splits, "split"))
     lines = ["  ".join([f"{'split':<{width}}", *columns])]
     for name, summary in splits.items():
         cells = [summary.get(column, "") for column in columns]
-        texts = [f"{cell:,.3f}" if isinstance(cell, float) else f"{cell:,}" if cell != "" else "" for cell in cells]
+        texts = [
+            f"{cell:,.3f}" if isinstance(cell, float) else f"{cell:,}" if cell != "" else ""
+            for cell in cells
+        ]
         lines.append(
             "  ".join(
                 [
                     f"{name:<{width}}",
-                    *(f"{text:>{len(column)}}" for text, column in zip(texts, columns, strict=True)),
+                    *(
+                        f"{text:>{len(column)}}"
+                        for text, column in zip(texts, columns, strict=True)
+                    ),
                 ]
             )
         )
-    for name, summary in splits.items():
-        lines += [f"{name}: {count:,} × {reason}" for reason, count in summary["dropped"].items()]
+    for name, dropped in [
+        *((f"{name}: ", summary["dropped"]) for name, summary in splits.items()),
+        ("", report["dropped"]),
+    ]:
+        most = sorted(dropped.items(), key=lambda item: -item[1])[:_REASONS]
+        lines += [f"{name}{count:,} × {reason}" for reason, count in most]
+        if len(dropped) > _REASONS:
+            lines.append(f"{name}{len(dropped) - _REASONS:,} more reasons in the report's file")
     if report.get("patients_in_several_splits"):
-        lines.append(f"WARNING: {report['patients_in_several_splits']:,} patients stand in more than one split")
+        lines.append(
+            f"{report['patients_in_several_splits']:,} patients stand in more than one split"
+        )
     return "\n".join(lines)

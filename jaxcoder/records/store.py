@@ -1,7 +1,8 @@
-"""Records on disk: a TFDS data set of ArrayRecord files, written whole or not at all, and checked when it is opened.
+"""Records on disk: TFDS data sets of ArrayRecord files, written whole or not at all.
 
-Both contact records and token records are kept this way. A folder `DATA_DIR/DATA_SET/NAME/VERSION` counts as whole once
-its report (`records_report.json`, say) is there: it is written last. TensorFlow is not needed.
+Both contact records and token records are kept this way. A folder `DATA_DIR/DATA_SET/NAME/VERSION`
+counts as whole once its report (`records_report.json`, say) is there: it is written last.
+TensorFlow is not needed.
 """
 
 import bisect
@@ -26,7 +27,7 @@ Rows = Callable[[], Iterator[dict[str, Any]]]
 """Opens the stream of one split's records, each as its features want it."""
 
 
-class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class RecordsBuilder(tfds.core.GeneratorBasedBuilder):
     """A TFDS builder whose records come from streams. Subclasses set `name` and `VERSION`."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -63,7 +64,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Only one process may write a data set at a time.
 
         Args:
-          splits: from a split's name to its stream; a split without records is left out.
+          splits: from a split's name to its stream; none is empty.
           report: called after the last record; gets the key `files` (name to bytes) added.
           report_name: file name of the report.
 
@@ -71,7 +72,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           The folder of the data set.
 
         Raises:
-          UserError: whatever a stream raises, no record at all, or no space to write.
+          UserError: whatever a stream raises, an empty split, or no space to write.
         """
         folder = self.data_path
         if folder.exists():
@@ -80,16 +81,10 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for left in folder.parent.iterdir():
                 if left.name.startswith("incomplete."):  # TFDS's name for a folder being written
                     left.rmtree()
-        raised: list[BaseException] = []
+        raised: list[Exception] = []
         self._streams = {}
         try:
-            for split, rows in splits.items():
-                stream = _watched(rows(), split, raised)
-                first = next(stream, None)
-                if first is not None:  # TFDS refuses splits without records.
-                    self._streams[split] = itertools.chain([first], stream)
-            if not self._streams:
-                raise UserError(f"{folder}: no records to write; the source has no contacts in any split")
+            self._streams = {split: _watched(rows, split, raised) for split, rows in splits.items()}
             # TFDS makes a folder for downloads beside the data unless it is given one.
             with _quiet_tfds(), tempfile.TemporaryDirectory() as downloads:
                 self.download_and_prepare(download_dir=downloads)
@@ -103,7 +98,9 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if raised:
                 raise raised[0] from None
             if isinstance(error, OSError):
-                raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
+                raise UserError(
+                    f"{folder}: cannot be written ({error.strerror or error})"
+                ) from None
             raise
         finally:
             self._streams = {}
@@ -111,7 +108,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Store:
-    """A data set on disk, checked: its report is there, and every file is there with its whole length."""
+    """A data set on disk, checked: its report and every file are there, in their whole length."""
 
     def __init__(self, folder: epath.PathLike, report_name: str, remedy: str) -> None:
         """Opens a folder that `RecordsBuilder.write` made.
@@ -139,13 +136,18 @@ class Store:
             path = self.path / name
             found = path.stat().length if path.exists() else None
             if found != length:
-                state = "missing" if found is None else f"{found} bytes, expected {length}: truncated or replaced"
+                state = (
+                    "missing"
+                    if found is None
+                    else f"{found} bytes, expected {length}: truncated or replaced"
+                )
                 raise UserError(f"{path}: {state}; {remedy}")
         try:
             self._builder = tfds.builder_from_directory(self.path)
         except Exception as error:  # TFDS has no error of its own for a broken description.
             raise UserError(
-                f"{self.path}: dataset_info.json or features.json cannot be read ({type(error).__name__}); {remedy}"
+                f"{self.path}: dataset_info.json or features.json cannot be read "
+                f"({type(error).__name__}); {remedy}"
             ) from None
         self.splits = tuple(self._builder.info.splits)
 
@@ -164,7 +166,11 @@ class Store:
         info = self._builder.info.splits[name]
         ends = list(itertools.accumulate(info.shard_lengths))
         return Records(
-            self._builder.as_data_source(name), decode, [str(path) for path in info.filepaths], ends, self._remedy
+            self._builder.as_data_source(name),
+            decode,
+            [str(path) for path in info.filepaths],
+            ends,
+            self._remedy,
         )
 
 
@@ -206,10 +212,11 @@ class Records(Sequence[T], Generic[T]):
             raise IndexError(f"record {index} of {len(self)}")
         try:
             record = self._source[number]
-        except Exception as error:  # ArrayRecord raises what its C++ side has: RuntimeError, ValueError, IndexError.
+        except Exception as error:  # ArrayRecord raises whatever its C++ side has.
             path = self._files[bisect.bisect_right(self._ends, number)]
             raise UserError(
-                f"{path}: record {number} cannot be read ({type(error).__name__}): the file is corrupt; {self._remedy}"
+                f"{path}: record {number} of the split cannot be read ({type(error).__name__}): "
+                f"the file is corrupt; {self._remedy}"
             ) from None
         return self._decode(record)
 
@@ -222,10 +229,16 @@ def _shards(folder: epath.Path) -> Iterator[epath.Path]:
     return (path for path in folder.iterdir() if ".array_record-" in path.name)
 
 
-def _watched(rows: Iterator[T], split: str, raised: list[BaseException]) -> Iterator[T]:
+def _watched(rows: Rows, split: str, raised: list[Exception]) -> Iterator[dict[str, Any]]:
     """The same stream with a progress bar on a terminal; notes what it raises."""
+    empty = True
     try:
-        yield from tqdm.tqdm(rows, desc=split, unit=" records", disable=not sys.stderr.isatty())
+        bar = tqdm.tqdm(rows(), desc=split, unit=" records", disable=not sys.stderr.isatty())
+        for row in bar:
+            empty = False
+            yield row
+        if empty:  # TFDS refuses it too, with an AssertionError.
+            raise UserError(f"split {split}: no records to write; leave it out")
     except Exception as error:
         raised.append(error)
         raise
@@ -233,7 +246,7 @@ def _watched(rows: Iterator[T], split: str, raised: list[BaseException]) -> Iter
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Without TFDS's progress bars, and without its words about downloads and unregistered configurations."""
+    """Without TFDS's progress bars and its words about downloads and configurations."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

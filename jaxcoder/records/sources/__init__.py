@@ -1,7 +1,7 @@
-"""Sources: where contacts come from. A source is its relations, or a stream of contacts, under one name."""
+"""Sources: where contacts come from, each under one name."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from etils import epath
@@ -15,13 +15,14 @@ NAMES = ("codiesp", "synthetic", "tables")
 class Source(Protocol):
     """What the record builder asks of a source.
 
-    A source with options has them as a frozen dataclass, built with `settings.build` after `parse_options`, and is
-    constructed as `cls(source_dir, options)`, where `source_dir` may be None if it reads no files.
+    A source with options has them as a frozen dataclass, built with `settings.build` after
+    `parse_options`, and is constructed as `cls(source_dir, options)`, where `source_dir` may be
+    None if it reads no files.
     """
 
     @property
     def name(self) -> str:
-        """Name of the data set: letters, digits, `_`; options that change its meaning show, as in `codiesp_es_D`."""
+        """Name of the data set: letters, digits, `_`; it shows what it holds (`codiesp_es_D`)."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -35,22 +36,29 @@ class Source(Protocol):
         """Streams a split in an order that is the same every time, in bounded memory."""
 
     def dropped(self, split: str) -> Mapping[str, int]:
-        """After `contacts(split)` ran to its end: from a reason to the number of rows left out or emptied for it."""
+        """How many rows were left out or emptied, by reason, once `contacts(split)` has ended.
+
+        The split `""` has the rows that belong to no split.
+        """
 
 
-def open_source(name: str, source_dir: epath.PathLike | None, options: Mapping[str, Any] | None = None) -> Source:
+def open_source(
+    name: str, source_dir: epath.PathLike | None, options: Mapping[str, Any] | None = None
+) -> Source:
     """Opens a source by name.
 
     Args:
       name: one of `NAMES`.
       source_dir: the folder with its files; not needed by `synthetic`.
-      options: the source's own, such as `{"language": "es"}`; values may be text, as from a command line.
+      options: the source's own, such as `{"language": "es"}`; values may be text, as from a command
+        line.
 
     Returns:
       The source. Nothing but headers has been read.
 
     Raises:
-      UserError: an unknown name or option, or a folder that is not there or not of the source's layout.
+      UserError: an unknown name or option, or a folder that is not there or not of the source's
+        layout.
     """
     folder = None if source_dir is None else epath.Path(source_dir)
     if name not in NAMES:
@@ -74,12 +82,15 @@ def open_source(name: str, source_dir: epath.PathLike | None, options: Mapping[s
     return Synthetic(folder, options or {})
 
 
-def parse_options(values: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+def parse_options(
+    values: Mapping[str, Any], kinds: Mapping[str, Callable[[str], Any]]
+) -> dict[str, Any]:
     """Turns the text of `--option key=value` into the types that the options have.
 
     Args:
       values: option names to values; values that are not text stay as they are.
-      kinds: option names to bool, int, float or str. A name that is not here is left to `settings.build` to refuse.
+      kinds: option names to bool, int, float, str or another function of the text. A name that is
+        not here is left to `settings.build` to refuse.
 
     Returns:
       The same options, typed.
@@ -93,17 +104,20 @@ def parse_options(values: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[
         if not isinstance(value, str) or kind is str:
             continue
         try:
-            parsed[key] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+            parsed[key] = (
+                {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+            )
         except (KeyError, ValueError):
-            expected = "true or false" if kind is bool else f"a value of type {kind.__name__}"
+            expected = "true or false" if kind is bool else f"{kind.__name__}"
             raise UserError(f"--option {key}={value}: expected {expected}") from None
     return parsed
 
 
 def fingerprint(folder: epath.Path, paths: Iterable[epath.Path]) -> str:
-    """16 hexadecimal digits that change when one of the files is replaced: over names, sizes and times of change.
+    """16 hexadecimal digits that change when one of the files is replaced.
 
-    Contents are not read: an extract may hold hundreds of gigabytes.
+    They are taken over names, sizes and times of change. Contents are not read: an extract may hold
+    hundreds of gigabytes.
     """
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(paths, key=str):

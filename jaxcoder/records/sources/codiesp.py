@@ -1,7 +1,7 @@
-"""CodiEsp v4 (CLEF eHealth 2020): Spanish clinical cases with ICD-10-CM and ICD-10-PCS codes, in the Zenodo layout.
+"""CodiEsp v4 (CLEF eHealth 2020): Spanish clinical cases with ICD-10 codes, as on Zenodo.
 
-Miranda-Escalada et al., 2020, https://doi.org/10.5281/zenodo.3837305. What it does not have (specialty, age, sex, roles,
-medications, laboratory results) is unknown or empty in the contacts.
+Miranda-Escalada et al., 2020, https://doi.org/10.5281/zenodo.3837305. What it does not have
+(specialty, age, sex, roles, medications, laboratory results) is unknown or empty in the contacts.
 """
 
 import collections
@@ -31,7 +31,8 @@ class CodiEspOptions:
     """Options of the source.
 
     Attributes:
-      language: `es` for the original, with evidence spans, or `en` for its machine translation, without.
+      language: `es` for the original, with evidence spans, or `en` for its machine translation,
+        without.
       codes: `D` for ICD-10-CM diagnoses, `P` for ICD-10-PCS procedures.
     """
 
@@ -46,7 +47,7 @@ class CodiEspOptions:
 
 
 class CodiEsp:
-    """The published splits: `train`, `validation` (folder dev), `test` and `background` (no codes) where present."""
+    """Splits `train`, `validation` (folder dev); `test` and `background` (no codes) if present."""
 
     def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
         self._folder = source_dir
@@ -56,21 +57,25 @@ class CodiEsp:
         for needed in ("train", "dev"):
             if not (source_dir / needed / _TEXTS[self._options.language]).is_dir():
                 raise UserError(
-                    f"{source_dir}: no folder {needed}/{_TEXTS[self._options.language]}; expected the folder "
-                    "final_dataset_v4_to_publish of the CodiEsp archive"
+                    f"{source_dir}: no folder {needed}/{_TEXTS[self._options.language]}; expected "
+                    "the folder final_dataset_v4_to_publish of the CodiEsp archive"
                 )
-        self.splits = tuple(split for split, folder in _FOLDERS.items() if (source_dir / folder).is_dir())
+        self.splits = tuple(
+            split for split, folder in _FOLDERS.items() if (source_dir / folder).is_dir()
+        )
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """Source, options and the state of every file that is read."""
         paths = [path for split in self.splits for path in self._texts(split)]
-        paths += [path for split in self.splits for path in (self._folder / _FOLDERS[split]).glob("*.tsv")]
+        paths += [
+            path for split in self.splits for path in (self._folder / _FOLDERS[split]).glob("*.tsv")
+        ]
         options = dataclasses.asdict(self._options)
         return {"source": "codiesp", "options": options, "files": fingerprint(self._folder, paths)}
 
     def dropped(self, split: str) -> Mapping[str, int]:
-        """Annotations that do not fit, by reason; empty before `contacts(split)` has run to its end."""
+        """Annotations that do not fit, by reason, once `contacts(split)` has run to its end."""
         return self._dropped.get(split, {})
 
     def contacts(self, split: str) -> Iterator[Contact]:
@@ -84,23 +89,31 @@ class CodiEsp:
         paths = self._texts(split)
         known = {path.name.removesuffix(".txt") for path in paths}
         codes = self._codes(split, known, dropped) if labelled else {}
-        mentions = self._mentions(split, known) if labelled and self._options.language == "es" else {}
+        mentions = (
+            self._mentions(split, known) if labelled and self._options.language == "es" else {}
+        )
         for path in paths:
             document = path.name.removesuffix(".txt")
             try:
                 # Bytes, because reading as text would turn \r\n into \n and move the offsets.
                 text = path.read_bytes().decode("utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(f"{path}: not UTF-8 at byte {error.start}; expected the published file") from None
+                raise UserError(
+                    f"{path}: not UTF-8 at byte {error.start}; expected the published file"
+                ) from None
             if not text.strip():
-                raise UserError(f"{path}: empty text; expected a clinical case; unpack the archive again")
+                raise UserError(
+                    f"{path}: empty text; expected a clinical case; unpack the archive again"
+                )
             found = codes.get(document, ())
             yield Contact(
                 contact_id=document,
                 patient_id=document,  # A document is one case report of one patient.
                 notes=(Note(text=text),),
                 codes=found,
-                evidence=self._evidence(text, mentions.get(document, ()), {code.code for code in found}, dropped),
+                evidence=self._evidence(
+                    text, mentions.get(document, ()), {code.code for code in found}, dropped
+                ),
             )
 
     def _texts(self, split: str) -> list[epath.Path]:
@@ -119,7 +132,9 @@ class CodiEsp:
                 continue
             row = line.rstrip("\r").split("\t")
             if len(row) != columns:
-                raise UserError(f"{path}, row {number}: {len(row)} columns, expected {columns} separated by tabs")
+                raise UserError(
+                    f"{path}, row {number}: {len(row)} columns; expected {columns} between tabs"
+                )
             yield f"{path}, row {number}", row
 
     def _codes(
@@ -129,7 +144,9 @@ class CodiEsp:
         codes: dict[str, dict[str, Code]] = collections.defaultdict(dict)
         for where, (document, written) in self._rows(split, self._options.codes, 2):
             if document not in known:
-                raise UserError(f"{where}: document {document!r} has no text file; unpack the archive again")
+                raise UserError(
+                    f"{where}: document {document!r} has no text file; unpack the archive again"
+                )
             try:
                 code = icd.normalise(written, system)
             except ValueError:
@@ -142,25 +159,37 @@ class CodiEsp:
         mentions: dict[str, list[_Mention]] = collections.defaultdict(list)
         for where, (document, kind, code, mention, offsets) in self._rows(split, "X", 5):
             if document not in known:
-                raise UserError(f"{where}: document {document!r} has no text file; unpack the archive again")
+                raise UserError(
+                    f"{where}: document {document!r} has no text file; unpack the archive again"
+                )
             if kind not in _KINDS.values():
                 raise UserError(f"{where}: kind {kind!r}; expected {' or '.join(_KINDS.values())}")
             if kind != _KINDS[self._options.codes]:
                 continue
             try:
-                pieces = [(int(start), int(end)) for start, end in (piece.split() for piece in offsets.split(";"))]
+                pieces = [
+                    (int(start), int(end))
+                    for start, end in (piece.split() for piece in offsets.split(";"))
+                ]
             except ValueError:
-                raise UserError(f"{where}: offsets {offsets!r}; expected `start end`, several joined by `;`") from None
+                raise UserError(
+                    f"{where}: offsets {offsets!r}; expected `start end`, several joined by `;`"
+                ) from None
             mentions[document].append((code, mention, pieces))
         return mentions
 
     def _evidence(
-        self, text: str, mentions: Sequence[_Mention], codes: set[str], dropped: collections.Counter[str]
+        self,
+        text: str,
+        mentions: Sequence[_Mention],
+        codes: set[str],
+        dropped: collections.Counter[str],
     ) -> tuple[Evidence, ...]:
         """Evidence rows of one document.
 
-        A span whose text is not the mention's (it has a full stop or a bracket too many) is kept and counted; a mention of
-        a code that the document does not have, and a piece that is empty or outside the text, is left out and counted.
+        A span whose text is not the mention's (it has a full stop or a bracket too many) is kept
+        and counted; a mention of a code that the document does not have, and a piece that is empty
+        or outside the text, is left out and counted.
         """
         rows = []
         for number, (written, mention, pieces) in enumerate(mentions):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import duckdb
@@ -48,12 +48,15 @@ class TablesOptions:
 
 
 class Tables(RelationalSource):
-    """Files `contacts`, `notes`, `medications`, `labs`, `codes`, `evidence`, `splits`: each `.parquet`, `.csv`, `.csv.gz` or
-    a folder of `.parquet` parts. Only contacts and codes are compulsory; without codes the records serve for prediction.
+    """A folder of relations.
+
+    Files `contacts`, `notes`, `medications`, `labs`, `codes`, `evidence`, `splits`: each
+    `.parquet`, `.csv`, `.csv.gz`, `.csv.zst` or a folder of `.parquet` parts. Only contacts and
+    codes are compulsory; without codes the records serve for prediction alone.
     """
 
     def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
-        kinds = {"seed": int, "shares": _shares}
+        kinds: dict[str, Callable[[str], Any]] = {"seed": int, "shares": _shares}
         self._options = settings.build(TablesOptions, parse_options(options, kinds), "tables")
         super().__init__(
             seed=self._options.seed,
@@ -69,12 +72,19 @@ class Tables(RelationalSource):
             found = [path for path in found if path.exists()]
             parts = source_dir / relation
             if len(found) + parts.is_dir() > 1:
-                names = ", ".join(path.name for path in (*found, *([parts] if parts.is_dir() else [])))
-                raise UserError(f"{source_dir}: {names}: expected one file for relation {relation}; remove the others")
+                names = ", ".join(
+                    path.name for path in (*found, *([parts] if parts.is_dir() else []))
+                )
+                raise UserError(
+                    f"{source_dir}: {names}: expected one file for relation {relation}; "
+                    "remove the others"
+                )
             if parts.is_dir():
                 found = sorted(parts.glob("*.parquet"), key=str)
                 if not found:
-                    raise UserError(f"{parts}: no .parquet file in it; expected the parts of relation {relation}")
+                    raise UserError(
+                        f"{parts}: no .parquet file in it; expected parts of relation {relation}"
+                    )
             if found:
                 self._files[relation] = found
         if "contacts" not in self._files:
@@ -93,7 +103,9 @@ class Tables(RelationalSource):
         files = self._files.get(relation, [self._folder / relation])
         return str(files[0] if len(files) == 1 else files[0].parent)
 
-    def relations(self, connection: duckdb.DuckDBPyConnection) -> dict[str, duckdb.DuckDBPyRelation]:
+    def relations(
+        self, connection: duckdb.DuckDBPyConnection
+    ) -> dict[str, duckdb.DuckDBPyRelation]:
         """The files as they are; CSV as text, so that codes and ids keep their leading zeros."""
         held = {}
         for relation, files in self._files.items():
@@ -102,9 +114,9 @@ class Tables(RelationalSource):
                 if paths[0].endswith(".parquet"):
                     held[relation] = connection.read_parquet(paths)
                 else:
+                    literal = paths[0].replace("'", "''")
                     held[relation] = connection.sql(
-                        "SELECT * FROM read_csv(?, header = true, all_varchar = true, quote = '\"', escape = '\"', "
-                        "max_line_size = 16000000)",
-                        params=[paths[0]],
+                        f"SELECT * FROM read_csv('{literal}', header = true, all_varchar = true, "
+                        "quote = '\"', escape = '\"', max_line_size = 16000000)"
                     )
         return held

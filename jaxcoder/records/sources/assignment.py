@@ -1,0 +1,120 @@
+"""Which split every contact of a relational source belongs to: by hash or by a published list."""
+
+import collections
+from collections.abc import Callable, Iterator, Sequence
+
+import duckdb
+import pyarrow as pa
+
+from jaxcoder.errors import UserError
+from jaxcoder.records.schema import SPLITS
+from jaxcoder.records.split import split_of
+
+_NAMES = {**{split: split for split in SPLITS}, "val": "validation", "dev": "validation"}
+
+
+def assign(
+    connection: duckdb.DuckDBPyConnection,
+    ids: duckdb.DuckDBPyRelation,
+    published: duckdb.DuckDBPyRelation | None,
+    where: Callable[[str], str],
+    seed: int,
+    shares: Sequence[float],
+) -> collections.Counter[str]:
+    """Makes the table `ids` of contact_id, patient_id and split.
+
+    Args:
+      connection: where the tables are made.
+      ids: contact_id and patient_id of every row of contacts, as text; they may be null.
+      published: columns split and patient_id or contact_id, as text; or None for the hash.
+      where: gives the file of a relation, for messages.
+      seed: of the hash.
+      shares: of train, validation and test.
+
+    Returns:
+      How many contacts were left out, by reason.
+
+    Raises:
+      UserError: a contact in two rows, an unknown split, or a patient in two splits.
+    """
+    dropped: collections.Counter[str] = collections.Counter()
+    ids.create("held")
+    row = connection.execute(
+        "SELECT count(*) FROM held WHERE contact_id IS NULL OR patient_id IS NULL"
+    ).fetchone()
+    if row and row[0]:
+        dropped["contacts: no contact_id or no patient_id"] = row[0]
+        connection.execute("DELETE FROM held WHERE contact_id IS NULL OR patient_id IS NULL")
+    twice = connection.execute(
+        "SELECT contact_id, count(*) FROM held GROUP BY contact_id HAVING count(*) > 1 "
+        "ORDER BY contact_id LIMIT 1"
+    ).fetchone()
+    if twice:
+        raise UserError(
+            f"{where('contacts')}: contact_id {twice[0]!r} stands in {twice[1]} rows; "
+            "expected one row a contact"
+        )
+    if published is None:
+        _from_hash(connection, seed, shares)
+    else:
+        _from_list(connection, published, where("splits"))
+        row = connection.execute("SELECT count(*) FROM ids WHERE split IS NULL").fetchone()
+        if row and row[0]:
+            dropped["contacts: not in the relation splits"] = row[0]
+    connection.execute("DROP TABLE held")
+    return dropped
+
+
+def _from_hash(connection: duckdb.DuckDBPyConnection, seed: int, shares: Sequence[float]) -> None:
+    schema = pa.schema([(name, pa.string()) for name in ("contact_id", "patient_id", "split")])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        held = connection.cursor().sql("SELECT contact_id, patient_id FROM held")
+        for batch in held.to_arrow_reader(65_536):
+            splits = [split_of(patient, seed, shares) for patient in batch.column(1).to_pylist()]
+            columns = [*batch.columns, pa.array(splits, pa.string())]
+            yield pa.record_batch(columns, schema=schema)
+
+    connection.register("hashed", pa.RecordBatchReader.from_batches(schema, batches()))
+    connection.execute("CREATE TABLE ids AS SELECT * FROM hashed")
+    connection.unregister("hashed")
+
+
+def _from_list(
+    connection: duckdb.DuckDBPyConnection, published: duckdb.DuckDBPyRelation, where: str
+) -> None:
+    # A list with both ids is read by contact; that a patient has one split is checked below.
+    key = "contact_id" if "contact_id" in published.columns else "patient_id"
+    published.create("published")
+    names = ", ".join(f"('{name}', '{split}')" for name, split in _NAMES.items())
+    connection.execute(
+        f"CREATE TABLE named AS SELECT DISTINCT {key} AS id, published.split AS written, "
+        f"names.split FROM published LEFT JOIN (VALUES {names}) AS names(name, split) "
+        f"ON name = lower(trim(published.split)) WHERE {key} IS NOT NULL"
+    )
+    unknown = connection.execute(
+        "SELECT written FROM named WHERE split IS NULL ORDER BY written LIMIT 1"
+    ).fetchone()
+    if unknown:
+        raise UserError(f"{where}: split {unknown[0]!r}; expected one of {', '.join(_NAMES)}")
+    torn = "string_agg(DISTINCT split, ' and ' ORDER BY split)"
+    conflict = connection.execute(
+        f"SELECT id, {torn} FROM named GROUP BY id HAVING count(DISTINCT split) > 1 "
+        "ORDER BY id LIMIT 1"
+    ).fetchone()
+    if conflict:
+        raise UserError(f"{where}: {key} {conflict[0]!r} is in {conflict[1]}; expected one split")
+    connection.execute(
+        "CREATE TABLE ids AS SELECT contact_id, patient_id, split FROM held LEFT JOIN "
+        f"(SELECT DISTINCT id, split FROM named) AS named ON named.id = held.{key}"
+    )
+    conflict = connection.execute(
+        f"SELECT patient_id, {torn} FROM ids GROUP BY patient_id "
+        "HAVING count(DISTINCT split) > 1 ORDER BY patient_id LIMIT 1"
+    ).fetchone()
+    if conflict:
+        raise UserError(
+            f"{where}: contacts of patient_id {conflict[0]!r} are in {conflict[1]}; "
+            "a split is by patient: give each patient one"
+        )
+    connection.execute("DROP TABLE published; DROP TABLE named")

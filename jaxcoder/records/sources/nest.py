@@ -1,0 +1,170 @@
+"""One contact from its rows: what the five relations hold about it, typed, checked and counted."""
+
+import collections
+import functools
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxcoder.records import codes as icd
+from jaxcoder.records.schema import ROLES, Code, Contact, Evidence, Lab, Medication, Note
+
+Row = tuple[Any, ...]
+"""The columns of a relation, in the order of `relations.COLUMNS`; None is null."""
+
+_SEX = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U", "": "U"}
+
+
+class Groups:
+    """Rows ordered by their first column, taken a group at a time by ids that rise."""
+
+    def __init__(self, rows: Iterator[Row]) -> None:
+        self._groups = itertools.groupby(rows, key=lambda row: row[0])
+        self._next = next(self._groups, None)
+
+    def take(self, contact_id: str) -> list[Row]:
+        """The rows of a contact; empty if there are none."""
+        if self._next is None or self._next[0] != contact_id:
+            return []
+        rows = list(self._next[1])
+        self._next = next(self._groups, None)
+        return rows
+
+
+def nest(
+    row: Row, children: Mapping[str, Sequence[Row]], system: str, dropped: collections.Counter[str]
+) -> Contact:
+    """Makes a contact.
+
+    Args:
+      row: its row of `contacts`.
+      children: its rows of the other relations, in their order.
+      system: code system of codes that name none.
+      dropped: counts, by reason, the rows that are left out and the values that are emptied.
+
+    Returns:
+      The contact.
+    """
+    contact_id, patient_id, start, end, specialty, age, sex = row
+    if age is not None and not 0 <= age <= 130:
+        dropped["contacts.age: outside 0-130 years (emptied)"] += 1
+        age = None
+    sex = (sex or "").strip().upper()
+    if sex not in _SEX:
+        dropped["contacts.sex: not F, M or U (set to U)"] += 1
+    notes = tuple(
+        Note(text or "", kind or "", time or "")
+        for _, time, kind, text in children.get("notes", ())
+    )
+    medications = tuple(
+        Medication(code or "", name or "", dose or "", route or "", time or "")
+        for _, time, code, name, dose, route in children.get("medications", ())
+    )
+    labs = tuple(
+        Lab(
+            code or "",
+            name or "",
+            value or "",
+            unit or "",
+            low,
+            high,
+            _flag(flag, dropped) if flag else "",
+            time or "",
+        )
+        for _, time, code, name, value, unit, low, high, flag in children.get("labs", ())
+    )
+    codes = _codes(children.get("codes", ()), system, dropped)
+    return Contact(
+        contact_id,
+        patient_id,
+        start or "",
+        end or "",
+        specialty or "",
+        age,
+        _SEX.get(sex, "U"),
+        notes,
+        medications,
+        labs,
+        codes,
+        _evidence(children.get("evidence", ()), notes, codes, dropped),
+    )
+
+
+def _codes(
+    rows: Sequence[Row], default: str, dropped: collections.Counter[str]
+) -> tuple[Code, ...]:
+    codes: dict[str, Code] = {}
+    for _, written, system, role, rank in rows:
+        try:
+            code, system = _normalised(written, system or default)
+        except ValueError as error:
+            dropped[f"codes: {error}"] += 1
+            continue
+        role = (role or "unknown").strip().lower()
+        if role not in ROLES:
+            dropped[f"codes.role: not {', '.join(ROLES)} (set to unknown)"] += 1
+            role = "unknown"
+        if code in codes:
+            dropped["codes: code repeated in its contact"] += 1
+        else:
+            codes[code] = Code(code, system, role, max(0, rank or 0))
+    return tuple(codes.values())
+
+
+def _evidence(
+    rows: Sequence[Row],
+    notes: Sequence[Note],
+    codes: Sequence[Code],
+    dropped: collections.Counter[str],
+) -> tuple[Evidence, ...]:
+    systems = {code.code: code.system for code in codes}
+    evidence = []
+    for mention, (_, written, note, start, end) in enumerate(rows):
+        code = _match(written, systems)
+        if code is None:
+            dropped["evidence: the contact does not have the code"] += 1
+        elif note is None or not 0 <= note < len(notes):
+            dropped["evidence: the contact does not have the note"] += 1
+        elif start is None or end is None or not 0 <= start < end <= len(notes[note].text):
+            dropped["evidence: offsets outside the note"] += 1
+        else:
+            evidence.append(Evidence(code, note, start, end, mention))
+    return tuple(evidence)
+
+
+def _flag(flag: str, dropped: collections.Counter[str]) -> str:
+    if flag.upper() in ("L", "H", "A"):
+        return flag.upper()
+    dropped["labs.flag: not L, H or A (emptied)"] += 1
+    return ""
+
+
+@functools.lru_cache(maxsize=100_000)
+def _normalised(written: str, system: str) -> tuple[str, str]:
+    """The normalised code and system; the ValueError shows a code, never a sentence."""
+    shown = written if re.fullmatch(r"[\w.+*†!-]{1,10}", written) else "(longer than any code)"
+    try:
+        system = icd.canonical_system(system)
+    except ValueError:
+        raise ValueError(
+            f"unknown system {system[:20]!r}; expected {', '.join(icd.SYSTEMS)}"
+        ) from None
+    try:
+        return icd.normalise(written, system), system
+    except ValueError:
+        raise ValueError(f"malformed {system} code {shown}") from None
+
+
+def _match(written: str, systems: Mapping[str, str]) -> str | None:
+    """The contact's code that a written code means, in whichever of the contact's systems."""
+    if written in systems:
+        return written
+    for system in dict.fromkeys(systems.values()):
+        try:
+            code = _normalised(written, system)[0]
+        except ValueError:
+            continue
+        if code in systems:
+            return code
+    return None
