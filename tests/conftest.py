@@ -1,0 +1,40 @@
+"""Eight devices on one CPU, strict shapes, and a cache of compiled programs, for every test."""
+
+import os
+import pathlib
+
+# Before jax is imported, here or by a test: afterwards the number of devices is fixed.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# A second run of the tests compiles nothing anew; the key holds the program and jax's version.
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """The folder of public clinical data; the test is skipped where there is none."""
+    folder = os.environ.get("JAXCODER_SHARED_DATA")
+    if not folder:
+        pytest.skip("JAXCODER_SHARED_DATA is not set: needs the public data sets, see CONTRIBUTING.md")
+    path = pathlib.Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"JAXCODER_SHARED_DATA={folder}: no such folder")
+    return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test that uses `shared_data`, so that -m 'not shared_data' leaves it out."""
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.shared_data)
