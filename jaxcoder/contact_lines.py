@@ -1,0 +1,144 @@
+"""Contacts as lines of JSON: what `predict` reads."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from jaxcoder.records.schema import Contact, Lab, Medication, Note
+
+Row = TypeVar("Row", Note, Medication, Lab)
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokenLine:
+    """A line that is not a contact: its number, from 1, and what is wrong, without any note text."""
+
+    line: int
+    reason: str
+
+
+def read(lines: Iterable[bytes]) -> Iterator[tuple[int, Contact] | BrokenLine]:
+    """Reads contacts, one a line; blank lines are passed over.
+
+    Args:
+      lines: UTF-8.
+
+    Yields:
+      The line's number, from 1, and its contact; or what is wrong with the line.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, parse(line)
+        except ValueError as error:
+            yield BrokenLine(number, str(error))
+
+
+def parse(line: bytes | str) -> Contact:
+    """Reads a contact from JSON.
+
+    Args:
+      line: an object with `contact_id`, and `notes` (objects with `text`, `kind`, `time`) or `text`,
+        `medications`, `labs` (objects with the columns of the source relations), and if known
+        `patient_id`, `start`, `end`, `specialty`, `age`, `sex`. Null is absent; other keys are ignored.
+
+    Returns:
+      The contact, its rows in time order, without codes.
+
+    Raises:
+      ValueError: not JSON, a missing id, a value of another type, or nothing to code. The message
+        holds keys and types, and no text of the contact.
+    """
+    try:
+        value = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON at column {error.colno} ({error.msg})") from None
+    except RecursionError:
+        raise ValueError("not a contact: nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"a JSON {_kind(value)}: expected an object with contact_id and notes or text"
+        )
+    contact_id = value.get("contact_id")
+    if isinstance(contact_id, int) and not isinstance(contact_id, bool):
+        contact_id = str(contact_id)
+    if not isinstance(contact_id, str) or not contact_id:
+        raise ValueError("contact_id is missing: expected text that names the contact")
+    if value.get("text") is not None and value.get("notes") is not None:
+        raise ValueError("has both text and notes: expected one of them")
+    sex = _text(value.get("sex"), "sex") or "U"
+    if sex not in ("F", "M", "U"):
+        raise ValueError("sex is none of F, M, U")
+    notes = _rows(Note, value, "notes")
+    if value.get("text") is not None:
+        notes = (Note(text=_text(value["text"], "text")),)
+    contact = Contact(
+        contact_id=contact_id,
+        patient_id=_text(value.get("patient_id"), "patient_id"),
+        start=_text(value.get("start"), "start"),
+        end=_text(value.get("end"), "end"),
+        specialty=_text(value.get("specialty"), "specialty"),
+        age=_number(value.get("age"), "age"),
+        sex=sex,
+        notes=tuple(note for note in notes if note.text.strip()),
+        medications=_rows(Medication, value, "medications"),
+        labs=_rows(Lab, value, "labs"),
+    )
+    if not (contact.notes or contact.medications or contact.labs):
+        raise ValueError("nothing to code: expected text in notes or text, or medications or labs")
+    return contact
+
+
+def _rows(row: type[Row], value: Mapping[str, Any], key: str) -> tuple[Row, ...]:
+    cells = value.get(key)
+    if cells is None:
+        return ()
+    if not isinstance(cells, list):
+        raise ValueError(f"{key} is a JSON {_kind(cells)}: expected a list of objects")
+    rows = []
+    for number, cell in enumerate(cells):
+        where = f"{key}[{number}]"
+        if not isinstance(cell, dict):
+            raise ValueError(f"{where} is a JSON {_kind(cell)}: expected an object")
+        names = [field.name for field in dataclasses.fields(row)]
+        read_cell = {
+            name: (_number if name in ("low", "high") else _text)(cell[name], f"{where}.{name}")
+            for name in names
+            if cell.get(name) is not None
+        }
+        if row is Note and "text" not in read_cell:
+            raise ValueError(f"{where}.text is missing")
+        rows.append(row(**read_cell))  # type: ignore[arg-type]
+    return tuple(sorted(rows, key=lambda each: each.time))
+
+
+def _text(value: Any, key: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(f"{key} holds half a surrogate pair: not a character")
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and not key.endswith("text"):
+        return str(value)  # ids, doses and results are often numbers
+    raise ValueError(f"{key} is a JSON {_kind(value)}: expected text")
+
+
+def _number(value: Any, key: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{key} is not a number: expected a number or null") from None
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
+    return kinds.get(type(value), "number")
