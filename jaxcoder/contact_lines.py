@@ -12,7 +12,7 @@ Row = TypeVar("Row", Note, Medication, Lab)
 
 @dataclasses.dataclass(frozen=True)
 class BrokenLine:
-    """A line that is not a contact: its number, from 1, and what is wrong, without any note text."""
+    """A line that is not a contact: its number, from 1, and what is wrong, without note text."""
 
     line: int
     reason: str
@@ -40,9 +40,9 @@ def parse(line: bytes | str) -> Contact:
     """Reads a contact from JSON.
 
     Args:
-      line: an object with `contact_id`, and `notes` (objects with `text`, `kind`, `time`) or `text`,
-        `medications`, `labs` (objects with the columns of the source relations), and if known
-        `patient_id`, `start`, `end`, `specialty`, `age`, `sex`. Null is absent; other keys are ignored.
+      line: an object with `contact_id`, and `notes` (objects with `text`, `kind`, `time`) or
+        `text`, `medications`, `labs` (objects with the columns of the source relations), if known
+        `patient_id`, `start`, `end`, `specialty`, `age`, `sex`. Null is absent; others are ignored.
 
     Returns:
       The contact, its rows in time order, without codes.

@@ -117,7 +117,7 @@ class Workdir:
             path = root / json.loads(self.data.read_text())["tokens"]
         except FileNotFoundError:
             raise UserError(
-                f"{self.data}: not found; --workdir must name a folder that `jaxcoder train` has written"
+                f"{self.data}: not found; --workdir must name a folder of `jaxcoder train`"
             ) from None
         if not path.exists():
             raise UserError(
@@ -134,7 +134,7 @@ class Workdir:
         return data
 
     def write_threshold(self, threshold: float, step: int, micro_f1: float) -> None:
-        """Keeps the threshold that was tuned on the validation split for the checkpoint of a step."""
+        """Keeps the threshold that was tuned on validation for the checkpoint of a step."""
         content = {
             "threshold": threshold,
             "step": step,

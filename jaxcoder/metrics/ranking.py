@@ -20,12 +20,12 @@ def gold_ranks(probabilities_BxL: jax.Array, labels_BxK: jax.Array) -> jax.Array
     Returns:
       int32 [B, K]; meaningless where the label is −1.
     """
-    ids_L = jnp.arange(probabilities_BxL.shape[-1])
+    ids_1xL = jnp.arange(probabilities_BxL.shape[-1])[None]
 
     def rank(label_B: jax.Array) -> jax.Array:  # one slot at a time: [B, K, L] does not exist
         own_B = jnp.take_along_axis(probabilities_BxL, jnp.maximum(label_B, 0)[:, None], axis=1)
         before_BxL = (probabilities_BxL > own_B) | (
-            (probabilities_BxL == own_B) & (ids_L < label_B[:, None])
+            (probabilities_BxL == own_B) & (ids_1xL < label_B[:, None])
         )
         return 1 + jnp.sum(before_BxL, axis=1, dtype=jnp.int32)
 

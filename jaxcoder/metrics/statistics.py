@@ -63,7 +63,7 @@ def _document_sums(
     histogram_BxC = histogram_BxC.at[rows_Bx1, bins_BxL].add(1)
     # Above threshold e are the bins after e: what exceeds more than e thresholds.
     predicted_BxE = jnp.cumsum(histogram_BxC[:, ::-1], axis=1)[:, ::-1][:, 1:]
-    above_BxKxE = valid_BxK[..., None] & (gold_bins_BxK[..., None] > jnp.arange(edges))
+    above_BxKxE = valid_BxK[..., None] & (gold_bins_BxK[..., None] > jnp.arange(edges)[None, None])
     return jnp.sum(above_BxKxE, axis=1, dtype=jnp.int32), predicted_BxE
 
 
@@ -87,7 +87,7 @@ def _update(
     gold_bins_BxK = jnp.take_along_axis(bins_BxL, slots_BxK, axis=1)
     real_B = mask_B.astype(jnp.int32)
     labels_state = LabelCounts(
-        seen=labels_state.seen.at[0, jnp.arange(num_labels), bins_BxL].add(real_B[:, None]),
+        seen=labels_state.seen.at[0, jnp.arange(num_labels)[None], bins_BxL].add(real_B[:, None]),
         positive=labels_state.positive.at[0, slots_BxK, gold_bins_BxK].add(
             valid_BxK.astype(jnp.int32)
         ),

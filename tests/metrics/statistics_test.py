@@ -1,12 +1,9 @@
 """How the statistics are gathered does not show in them."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
+from jaxcoder import sharding
 from jaxcoder.metrics import statistics
 
 
@@ -43,36 +40,10 @@ def test_sums_keep_what_float32_loses(make_case, rows, monkeypatch):
     assert abs(losses.sum() - (2**24 + 44)) <= 7  # only the window with the large one rounds
 
 
-_EIGHT = """
-import sys; sys.path.insert(0, {folder!r})
-import jax, numpy as np
-from conftest import random_case
-from statistics_test import _equal
-from jaxcoder import sharding
-assert len(jax.devices()) == 8
-case = random_case(1, contacts=45)
-rules = sharding.ShardingRules()
-one = sharding.batch_sharding(sharding.make_mesh(devices=jax.devices()[:1]), rules)
-for shape in ((8, 1, 1), (2, 2, 2), (1, 4, 2)):
-    _equal(case.totals(one, 16), case.totals(sharding.batch_sharding(sharding.make_mesh(*shape),
-    rules), 16))
-"""
-
-
-def test_eight_devices_count_as_one():
-    folder = os.path.dirname(__file__)
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(
-            [os.path.dirname(os.path.dirname(folder)), os.environ.get("PYTHONPATH", "")]
-        ),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", _EIGHT.format(folder=folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+def test_eight_devices_count_as_one(case, rows, shape):
+    mesh = sharding.make_mesh(*shape)
+    _equal(
+        case.totals(rows, batch=16),
+        case.totals(sharding.batch_sharding(mesh, sharding.ShardingRules()), batch=16),
     )
-    assert done.returncode == 0, done.stderr[-2000:]
