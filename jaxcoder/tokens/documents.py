@@ -1,0 +1,93 @@
+"""Documents: contacts serialised, tokenised and cut, with the way back to their notes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxcoder.records.schema import Contact
+from jaxcoder.tokens.serialise import SECTIONS, Serialised, SerialiseOptions, kept_tokens, serialise
+from jaxcoder.tokens.tokenizer import Encoded, Tokenizer
+
+_NOTES = SECTIONS.index("notes")
+
+
+class Document(NamedTuple):
+    """A contact as the coder reads it.
+
+    Attributes:
+      text: the serialised contact, whole.
+      segments: of `Serialised`.
+      tokens: int32 [n], start and end token included.
+      offsets: int32 [n, 2], characters of each token in the text; those of the start token are
+        [0, 0), those of the end token [len(text), len(text)).
+      whole: the tokens' offsets before anything was cut, int32 [N, 2], without start and end.
+      kept: int64 [n − 2], which of them stayed.
+    """
+
+    text: str
+    segments: np.ndarray
+    tokens: np.ndarray
+    offsets: np.ndarray
+    whole: np.ndarray
+    kept: np.ndarray
+
+    @property
+    def tokens_cut(self) -> int:
+        """How many tokens were too many."""
+        return len(self.whole) - len(self.kept)
+
+    def note_span(self, note: int, start: int, end: int) -> tuple[int, int] | None:
+        """Where characters [start, end) of a note stand in the text; None if the note does not."""
+        rows = np.flatnonzero((self.segments[:, 0] == _NOTES) & (self.segments[:, 1] == note))
+        if not len(rows):
+            return None
+        _, _, first, last, source = self.segments[rows[0]].tolist()
+        begin, stop = first + start - source, first + end - source
+        return (begin, stop) if first <= begin < stop <= last else None
+
+    def token_span(self, start: int, end: int) -> tuple[int, int] | None:
+        """The tokens of characters [start, end) of the text, from the first touched to the last.
+
+        Returns:
+          First token and token after the last, or None if one of the tokens was cut away.
+        """
+        first = int(np.searchsorted(self.whole[:, 1], start, side="right"))
+        after = int(np.searchsorted(self.whole[:, 0], end, side="left"))
+        place = int(np.searchsorted(self.kept, first))
+        width = after - first
+        if width < 1 or place + width > len(self.kept) or self.kept[place] != first:
+            return None
+        if self.kept[place + width - 1] != after - 1:
+            return None
+        return place + 1, place + 1 + width  # the start token stands before them
+
+
+class DocumentEncoder:
+    """Makes documents of contacts."""
+
+    def __init__(self, tokenizer: Tokenizer, options: SerialiseOptions) -> None:
+        """Joins tokenizer and serialisation."""
+        self.tokenizer, self.options = tokenizer, options
+
+    def __call__(self, contacts: Sequence[Contact]) -> list[Document]:
+        """Makes a document of each contact; several at once use all cores."""
+        return self.join([serialise(contact, self.options) for contact in contacts])
+
+    def join(self, texts: Sequence[Serialised]) -> list[Document]:
+        """Makes documents of what has been serialised already."""
+        encoded = self.tokenizer.encode([each.text for each in texts])
+        return [self._document(*each) for each in zip(texts, encoded, strict=True)]
+
+    def _document(self, serialised: Serialised, encoded: Encoded) -> Document:
+        text, segments = serialised
+        kept = kept_tokens(encoded.offsets, segments, self.options)
+        ids = np.empty(len(kept) + 2, np.int32)
+        ids[0], ids[1:-1], ids[-1] = (
+            self.tokenizer.start_id,
+            encoded.ids[kept],
+            self.tokenizer.end_id,
+        )
+        offsets = np.zeros((len(kept) + 2, 2), np.int32)
+        offsets[1:-1], offsets[-1] = encoded.offsets[kept], len(text)
+        return Document(text, segments, ids, offsets, encoded.offsets, kept)
