@@ -81,7 +81,6 @@ def launch(
         finally:  # so that a second command in the same process, as in tests, starts afresh
             for flag in set(values) - others:
                 delattr(values, flag)
-            values.unparse_flags()
 
     run(start, argv, command)
 
@@ -198,6 +197,7 @@ class _OwnOrError(logging.Filter):
 
 def _quiet() -> None:
     """Sets up logging: absl (orbax, TFDS and grain use it too) on stderr, as plain lines."""
+    flags.FLAGS.mark_as_parsed()  # else absl warns of logging too early, and grain's workers fail
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.INFO)
     handler = absl_logging.get_absl_handler()

@@ -32,7 +32,9 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key, value in values.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
-            meant = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(fields))}"
+            meant = (
+                f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(fields))}"
+            )
             raise UserError(f"{where}.{key}: unknown key; {meant}")
         arguments[key] = _convert(hints[key], value, f"{where}.{key}")
     try:
@@ -57,6 +59,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         hint = next(argument for argument in arguments if argument is not type(None))
         return _convert(hint, value, where)
     if origin is not None and issubclass(origin, Mapping) or hint in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} = {value!r}: expected a group of keys")
         return dict(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

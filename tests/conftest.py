@@ -26,7 +26,9 @@ def shared_data() -> pathlib.Path:
     """The folder of public clinical data; the test is skipped where there is none."""
     folder = os.environ.get("JAXCODER_SHARED_DATA")
     if not folder:
-        pytest.skip("JAXCODER_SHARED_DATA is not set: needs the public data sets, see CONTRIBUTING.md")
+        pytest.skip(
+            "JAXCODER_SHARED_DATA is not set: needs the public data sets, see CONTRIBUTING.md"
+        )
     path = pathlib.Path(folder)
     if not path.is_dir():
         pytest.fail(f"JAXCODER_SHARED_DATA={folder}: no such folder")
