@@ -1,4 +1,4 @@
-"""From the plain mappings of a config file or of config.json to the frozen dataclasses of the libraries."""
+"""From the plain mappings of a config file or config.json to the libraries' frozen dataclasses."""
 
 import dataclasses
 import difflib
@@ -13,10 +13,11 @@ T = TypeVar("T")
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Builds a frozen dataclass, nested ones included, from a mapping, and checks every key and type.
+    """Builds a frozen dataclass, nested ones included, and checks every key and type.
 
     Args:
-      cls: a dataclass whose fields are bool, int, float, str, tuples of these, mappings or dataclasses.
+      cls: a dataclass whose fields are bool, int, float, str, tuples of these, mappings or
+        dataclasses.
       values: field names to values; fields left out keep their defaults. Lists become tuples.
       where: the key that `values` stands under, for messages, such as `config.tokens`.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from absl import flags, logging
+from absl import flags
 
 from jaxcoder import entry, settings
 from jaxcoder.errors import UserError
