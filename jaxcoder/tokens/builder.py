@@ -1,0 +1,361 @@
+"""Token records: from contact records to what a coder is trained on."""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from etils import epath
+
+from jaxcoder.errors import UserError
+from jaxcoder.records.builder import ContactData, RecordsOptions, open_contacts
+from jaxcoder.records.codes import read_descriptions
+from jaxcoder.records.schema import Contact
+from jaxcoder.tokens import evidence, labels, minidocs
+from jaxcoder.tokens.data import (
+    LABEL_SPACE,
+    MINI,
+    REPORT,
+    TOKENIZER,
+    TokenData,
+    TokenRecords,
+    features,
+    open_tokens,
+    pack_characters,
+)
+from jaxcoder.tokens.documents import Document, DocumentEncoder
+from jaxcoder.tokens.labels import LabelOptions
+from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, SilverOptions
+from jaxcoder.tokens.minidocs import Fragment, MiniDocuments, MiniOptions
+from jaxcoder.tokens.report import SplitReport
+from jaxcoder.tokens.serialise import SECTIONS, Serialised, SerialiseOptions, serialise
+from jaxcoder.tokens.tokenizer import (
+    Tokenizer,
+    TokenizerOptions,
+    load_tokenizer,
+    train_tokenizer,
+)
+
+__all__ = ["TokenData", "TokensOptions", "build", "open_built", "open_tokens"]
+
+_CHUNK = 64  # contacts tokenised at a time
+_FRAGMENT_CONTACTS = 20_000  # training contacts whose strings go into mini-documents, at most
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokensOptions:
+    """How contacts become token records.
+
+    Attributes:
+      serialise: what of a contact is read.
+      tokenizer: which tokenizer.
+      labels: which codes are predicted.
+      lexicon: how n-grams are counted against codes, for silver evidence.
+      silver: which spans count as silver evidence.
+      mini: mini-documents.
+    """
+
+    serialise: SerialiseOptions = SerialiseOptions()
+    tokenizer: TokenizerOptions = TokenizerOptions()
+    labels: LabelOptions = LabelOptions()
+    lexicon: LexiconOptions = LexiconOptions()
+    silver: SilverOptions = SilverOptions()
+    mini: MiniOptions = MiniOptions()
+
+
+def build(
+    contacts: ContactData,
+    data_dir: epath.PathLike,
+    options: TokensOptions,
+    rebuild: bool = False,
+    say: Callable[[str], None] = print,
+) -> TokenData:
+    """Builds token records, or reuses them where the same contacts and options have been built.
+
+    Args:
+      contacts: the contact records.
+      data_dir: the data set goes to `DATA_DIR/token_records/NAME-HASH/VERSION`.
+      options: how.
+      rebuild: build even if they are there.
+      say: takes one line for the user.
+
+    Raises:
+      UserError: contacts without a training split, a file that an option names and is not there or
+        not readable, or no space to write.
+    """
+    identity = _identity(contacts, options)
+    builder = TokenRecords(data_dir, _name(contacts, identity), features())
+    path = builder.data_path
+    if (path / REPORT).exists() and not rebuild:
+        say(f"Reusing token records {path}")
+        return TokenData(path)
+    _Build(contacts, options).write(builder, identity, epath.Path(data_dir))
+    return TokenData(path)
+
+
+def open_built(
+    records: RecordsOptions, tokens: TokensOptions, data_dir: epath.PathLike
+) -> TokenData:
+    """Opens the token records of an experiment; builds nothing.
+
+    Args:
+      records: which contacts.
+      tokens: how they became token records.
+      data_dir: where both lie.
+
+    Raises:
+      UserError: they have not been built, with the command that does it.
+    """
+    contacts = open_contacts(data_dir, records.open().name)
+    name = _name(contacts, _identity(contacts, tokens))
+    path = epath.Path(data_dir) / TokenRecords.name / name / str(TokenRecords.VERSION)
+    if not (path / REPORT).exists():
+        raise UserError(
+            f"{path}: no token records of this config; run `jaxcoder tokens --config CONFIG "
+            f"--data_dir {data_dir}` once, on one machine, with the same config"
+        )
+    return open_tokens(path)
+
+
+class _Build:
+    """All that has to be known before the first record can be written."""
+
+    def __init__(self, contacts: ContactData, options: TokensOptions) -> None:
+        if "train" not in contacts.splits:
+            raise UserError(
+                f"{contacts.path}: has no split train, which label space and tokenizer come from; "
+                f"it has {', '.join(contacts.splits)}"
+            )
+        self.contacts, self.options = contacts, options
+        self.train = contacts.split("train")
+        self.table = (
+            read_descriptions(options.labels.descriptions) if options.labels.descriptions else {}
+        )
+        known = {code: long for code, (_, _, long) in self.table.items()}
+        known = {**contacts.report.get("descriptions", {}), **known}
+        self.space = labels.make_label_space(self.train, options.labels, known)
+        self.tokenizer = self._make_tokenizer()
+        self.encoder = DocumentEncoder(self.tokenizer, options.serialise)
+        self.lexicon = self._fit_lexicon() if options.silver.enabled else None
+        self.minis = MiniDocuments(
+            self._fragments() if options.mini.per_contact else [],
+            options.mini,
+            round(options.mini.per_contact * len(self.train)),
+        )
+
+    def write(
+        self, builder: TokenRecords, identity: Mapping[str, Any], data_dir: epath.Path
+    ) -> None:
+        splits: dict[str, Callable[[SplitReport], Iterator[dict[str, Any]]]] = {
+            split: functools.partial(self.contact_records, split) for split in self.contacts.splits
+        }
+        if len(self.minis):
+            splits[MINI] = self.mini_records
+        reports = {split: SplitReport() for split in splits}
+
+        def finish() -> dict[str, Any]:
+            folder = builder.data_path
+            self.space.save(folder / LABEL_SPACE)
+            self.tokenizer.save(folder / TOKENIZER)
+            for split, report in reports.items():
+                with (folder / f"sizes_{split}.npy").open("wb") as file:
+                    np.save(file, report.sizes, allow_pickle=False)
+            return {
+                "name": builder.builder_config.name,
+                "identity": identity,
+                "contacts": _below(self.contacts.path, data_dir),
+                "label_space": self.space.hash,
+                "num_labels": len(self.space),
+                "vocab_size": self.tokenizer.vocab_size,
+                "splits": {split: report.summary() for split, report in reports.items()},
+                "records": self.contacts.report,
+            }
+
+        streams = {split: functools.partial(rows, reports[split]) for split, rows in splits.items()}
+        builder.write(streams, finish, REPORT)
+
+    def contact_records(self, split: str, report: SplitReport) -> Iterator[dict[str, Any]]:
+        """The records of the contacts of a split."""
+        for contacts in _chunks(self.contacts.split(split)):
+            for contact, document in zip(contacts, self.encoder(contacts), strict=True):
+                yield self.contact_record(contact, document, split, report)
+
+    def contact_record(
+        self, contact: Contact, document: Document, split: str, report: SplitReport
+    ) -> dict[str, Any]:
+        gold, counts = labels.gold(contact, self.space), report.evidence
+        spans = evidence.gold_spans(contact, document, self.space, counts)
+        rows = [self._rows(spans, evidence.GOLD, gold.labels, document, report)]
+        if split == "train" and self.lexicon is not None:
+            found = self._silver(contact, document.text)
+            rows.append(self._rows(found, evidence.SILVER, gold.labels, document, report))
+        record = _record(contact.contact_id, document, gold, np.concatenate(rows))
+        record |= {"patient_id": contact.patient_id, "specialty": contact.specialty}
+        report.add(record, document.tokens_cut)
+        return record
+
+    def mini_records(self, report: SplitReport) -> Iterator[dict[str, Any]]:
+        """The records of the mini-documents."""
+        for numbers in _chunks(range(len(self.minis))):
+            fragments = [self.minis[number] for number in numbers]
+            texts = [_one_segment(fragment.text) for fragment in fragments]
+            for number, fragment, document in zip(
+                numbers, fragments, self.encoder.join(texts), strict=True
+            ):
+                known = sorted({self.space.index[code] for code, _, _ in fragment.spans})
+                gold = labels.Gold(np.array(known, np.int32), np.zeros(len(known), np.uint8), ())
+                rows = self._rows(fragment.spans, evidence.GOLD, gold.labels, document, report)
+                record = _record(f"{MINI}-{number:06d}", document, gold, rows)
+                report.add(record, document.tokens_cut)
+                yield record
+
+    def _rows(
+        self,
+        spans: Iterable[tuple[str, int, int]],
+        provenance: int,
+        gold_labels: np.ndarray,
+        document: Document,
+        report: SplitReport,
+    ) -> np.ndarray:
+        return evidence.token_evidence(
+            spans, provenance, gold_labels, document, self.space, report.evidence
+        )
+
+    def _silver(self, contact: Contact, text: str) -> list[tuple[str, int, int]]:
+        if self.lexicon is None:
+            return []
+        codes = [
+            code
+            for code in labels.gold_codes(contact, self.space.granularity)
+            if code in self.space.index
+        ]
+        return self.lexicon.silver_spans(text, sorted(codes), self.options.silver)
+
+    def _make_tokenizer(self) -> Tokenizer:
+        options = self.options.tokenizer
+        if options.path:
+            return load_tokenizer(options.path)
+        sample = _evenly(self.train, options.train_contacts)
+        return train_tokenizer(
+            (serialise(contact, self.options.serialise).text for contact in sample), options
+        )
+
+    def _fit_lexicon(self) -> Lexicon:
+        options = self.options.lexicon
+        sample = _evenly(self.train, options.max_contacts)
+        first, second = itertools.tee(sample)  # read in step, so that nothing piles up
+        return Lexicon.fit(
+            (serialise(contact, self.options.serialise).text for contact in first),
+            (sorted(labels.gold_codes(contact, self.space.granularity)) for contact in second),
+            options,
+        )
+
+    def _fragments(self) -> Iterator[Fragment]:
+        """The strings that mini-documents join, whose codes are in the label space."""
+        options, sources = self.options.mini, self.options.mini.sources
+        if "descriptions" in sources:
+            yield from minidocs.descriptions(self.table, self.space.codes)
+        if not {"evidence", "silver"} & set(sources):
+            return
+        for contact in _evenly(self.train, _FRAGMENT_CONTACTS):
+            if "evidence" in sources:
+                yield from self._mentions(contact)
+            if "silver" in sources:
+                text = serialise(contact, self.options.serialise).text
+                yield from minidocs.mentions(text, self._silver(contact, text))
+
+    def _mentions(self, contact: Contact) -> Iterator[Fragment]:
+        """The annotated mentions of a contact."""
+        whole: dict[int, list[tuple[str, int, int]]] = collections.defaultdict(list)
+        pieces = collections.defaultdict(list)
+        for row in contact.evidence:
+            code = evidence.roll_up(row.code, self.space.granularity)
+            if code in self.space.index:
+                pieces[row.mention, row.note, code].append((row.start, row.end))
+        for (_, note, code), places in pieces.items():
+            if len(places) == 1:
+                whole[note].append((code, *places[0]))
+                continue
+            # A piece alone ("of the lung") does not stand for the code.
+            text = contact.notes[note].text
+            yield minidocs.mention(" ".join(text[start:end] for start, end in places), code)
+        for note, spans in whole.items():
+            yield from minidocs.mentions(contact.notes[note].text, spans, self.options.mini.context)
+
+
+def _record(
+    contact_id: str, document: Document, gold: labels.Gold, rows: np.ndarray
+) -> dict[str, Any]:
+    return {
+        "tokens": document.tokens,
+        "labels": gold.labels,
+        "roles": gold.roles,
+        "missing": np.int32(len(gold.missing)),
+        "missing_codes": np.array(gold.missing, dtype=object),
+        "contact_id": contact_id,
+        "patient_id": "",
+        "specialty": "",
+        "evidence": rows,
+        "characters": pack_characters(document.offsets, document.segments),
+    }
+
+
+def _one_segment(text: str) -> Serialised:
+    """A text that is no contact's, as if it were one note."""
+    segment = (SECTIONS.index("notes"), 0, 0, len(text), 0)
+    return Serialised(text, np.array([segment], np.int32))
+
+
+def _identity(contacts: ContactData, options: TokensOptions) -> dict[str, Any]:
+    """What decides every record, as JSON values."""
+    chosen = dataclasses.asdict(options)
+    for group, key in (("tokenizer", "path"), ("labels", "extra"), ("labels", "descriptions")):
+        if chosen[group][key]:
+            chosen[group][key] = _digest(epath.Path(chosen[group][key]), f"{group}.{key}")
+    version = str(TokenRecords.VERSION)
+    content = {"contacts": contacts.identity, "options": chosen, "version": version}
+    return json.loads(json.dumps(content))
+
+
+def _digest(path: epath.Path, key: str) -> str:
+    """A hash of a file's content, or of the JSON files in a folder."""
+    if not path.exists():
+        raise UserError(f"config.tokens.{key} = {path}: not found")
+    digest = hashlib.blake2b(digest_size=8)
+    files = [path]
+    if path.is_dir():
+        files = sorted((each for each in path.iterdir() if each.name.endswith(".json")), key=str)
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _name(contacts: ContactData, identity: Mapping[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    return f"{contacts.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def _below(path: epath.Path, data_dir: epath.Path) -> str:
+    try:
+        return str(path.relative_to(data_dir))
+    except ValueError:  # elsewhere: the whole path, which a join keeps as it is
+        return str(path)
+
+
+def _chunks(records: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (records[start : start + _CHUNK] for start in range(0, len(records), _CHUNK))
+
+
+def _evenly(records: Sequence[T], most: int) -> Iterator[T]:
+    """At most `most` of the records, evenly spaced; all where `most` is 0."""
+    count = len(records)
+    if not most or count <= most:
+        return iter(records[number] for number in range(count))
+    return iter(records[number * count // most] for number in range(most))

@@ -1,0 +1,182 @@
+"""Token records on disk: their features, and how they are read.
+
+`tokens`, `labels` and `evidence` are flat integers. The way back to characters (`offsets`,
+`segments`), which training does not read, is compressed into one value: as plain integers it would
+double both the size of a record and the time to write it.
+"""
+
+import functools
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from jaxcoder.errors import UserError
+from jaxcoder.records import store
+from jaxcoder.records.builder import ContactData, open_contacts
+from jaxcoder.records.codes import LabelSpace
+from jaxcoder.tokens.tokenizer import Tokenizer, load_tokenizer
+
+REPORT = "tokens_report.json"
+LABEL_SPACE, TOKENIZER = "label_space.json", "tokenizer"
+MINI = "mini"
+"""The split of mini-documents: for training only."""
+
+_REMEDY = "build it with `jaxcoder tokens --config configs/NAME.py --data_dir DIR --rebuild`"
+
+Record = dict[str, Any]
+
+
+class TokenRecords(store.RecordsBuilder, skip_registration=True):
+    """TFDS builder of token records, one configuration for each source and choice of options."""
+
+    name = "token_records"
+    VERSION = tfds.core.Version("1.0.0")
+
+
+def features() -> tfds.features.FeaturesDict:
+    """The features of a token record."""
+    tensor, text = tfds.features.Tensor, tfds.features.Text
+    return tfds.features.FeaturesDict(
+        {
+            "tokens": tensor(shape=(None,), dtype=np.int32, doc="Start and end token included."),
+            "labels": tensor(shape=(None,), dtype=np.int32, doc="In the label space, rising."),
+            "roles": tensor(
+                shape=(None,), dtype=np.uint8, doc="0 unknown, 1 primary, 2 secondary."
+            ),
+            "missing": tensor(shape=(), dtype=np.int32, doc="Gold codes outside the label space."),
+            "missing_codes": tensor(shape=(None,), dtype=np.str_, doc="Their names."),
+            "contact_id": text(),
+            "patient_id": text(),
+            "specialty": text(),
+            "evidence": tensor(
+                shape=(None, 4),
+                dtype=np.int32,
+                doc="Label, first token, token after the last, provenance (0 gold, 1 silver).",
+            ),
+            "characters": tensor(
+                shape=(), dtype=np.str_, doc="Offsets and segments; see jaxcoder/tokens/data.py."
+            ),
+        }
+    )
+
+
+def pack_characters(offsets: np.ndarray, segments: np.ndarray) -> bytes:
+    """Packs offsets int32 [n, 2] and segments int32 [s, 5]; the inverse of `unpack_characters`."""
+    starts = np.diff(offsets[:, 0], prepend=0)  # small numbers, which compress well
+    flat = np.concatenate([[len(offsets)], starts, offsets[:, 1] - offsets[:, 0], segments.ravel()])
+    return zlib.compress(flat.astype("<i4").tobytes(), level=1)
+
+
+def unpack_characters(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets int32 [n, 2] and segments int32 [s, 5] of a record."""
+    flat = np.frombuffer(zlib.decompress(packed), "<i4").astype(np.int32)
+    count = int(flat[0])
+    starts = np.cumsum(flat[1 : 1 + count], dtype=np.int32)
+    offsets = np.stack([starts, starts + flat[1 + count : 1 + 2 * count]], axis=1)
+    return offsets, flat[1 + 2 * count :].reshape(-1, 5)
+
+
+class TokenData:
+    """Token records on disk.
+
+    Attributes:
+      name: of the data set: the contacts' name and a hash of what decided the records.
+      path: its folder, `DATA_DIR/token_records/NAME/VERSION`.
+      report: the content of `tokens_report.json`.
+      splits: names of its splits, `mini` among them where there are mini-documents.
+      label_space: the labels' codes.
+      tokenizer_dir: folder of the tokenizer.
+    """
+
+    def __init__(self, path: epath.PathLike) -> None:
+        self._store = store.Store(path, REPORT, _REMEDY)
+        self.path = self._store.path
+        self.report = self._store.report
+        self.name: str = self.report["name"]
+        self.splits = self._store.splits
+        self.label_space = LabelSpace.load(self.path / LABEL_SPACE)
+        self.tokenizer_dir = self.path / TOKENIZER
+        if self.label_space.hash != self.report["label_space"]:
+            raise UserError(
+                f"{self.path / LABEL_SPACE}: hash {self.label_space.hash}, expected "
+                f"{self.report['label_space']}: it is another one's; {_REMEDY}"
+            )
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the records were made with."""
+        return load_tokenizer(self.tokenizer_dir)
+
+    @property
+    def contacts_path(self) -> epath.Path:
+        """Folder of the contact records that they were made from."""
+        return self.path.parent.parent.parent / self.report["contacts"]
+
+    def contacts(self) -> ContactData:
+        """The contact records that they were made from, in the same order.
+
+        Raises:
+          UserError: they are gone, or not whole.
+        """
+        return open_contacts(self.contacts_path)
+
+    def split(self, name: str) -> Sequence[Record]:
+        """Random access to the records of a split, in the order of the contacts.
+
+        Each is a dict of `tokens` int32 [n], `labels` int32 [k], `roles` uint8 [k], `missing`
+        int32, `missing_codes` (tuple of text), `contact_id`, `patient_id`, `specialty` (text),
+        `evidence` int32 [m, 4], `offsets` int32 [n, 2] (characters in the serialised text) and
+        `segments` int32 [s, 5] (see `serialise.Serialised`).
+
+        Raises:
+          UserError: an unknown split.
+        """
+        return self._store.split(name, _decode)
+
+    def batch_source(self, name: str) -> Sequence[Record]:
+        """The same records without the way back to characters: what batches are made of."""
+        return self._store.split(name, _without_characters)
+
+    def sizes(self, name: str) -> np.ndarray:
+        """int32 [N, 3]: tokens, labels and evidence spans of each record; no record is read."""
+        path = self.path / f"sizes_{name}.npy"
+        try:
+            with path.open("rb") as file:
+                return np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({type(error).__name__}); {_REMEDY}") from None
+
+    def lengths(self, name: str) -> np.ndarray:
+        """int32 [N], tokens of each record; no record is read."""
+        return self.sizes(name)[:, 0]
+
+
+def open_tokens(path: epath.PathLike) -> TokenData:
+    """Opens token records.
+
+    Args:
+      path: the data set's folder, `DATA_DIR/token_records/NAME/VERSION`.
+
+    Raises:
+      UserError: a data set that is not there, half built or truncated.
+    """
+    return TokenData(path)
+
+
+def _without_characters(record: Record) -> Record:
+    return {key: value for key, value in record.items() if key != "characters"}
+
+
+def _decode(record: Record) -> Record:
+    offsets, segments = unpack_characters(record["characters"])
+    return {
+        **_without_characters(record),
+        "missing_codes": tuple(code.decode() for code in record["missing_codes"].tolist()),
+        **{key: record[key].decode() for key in ("contact_id", "patient_id", "specialty")},
+        "offsets": offsets,
+        "segments": segments,
+    }

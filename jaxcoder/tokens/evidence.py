@@ -1,0 +1,100 @@
+"""Evidence: from characters of notes, or of the serialised text, to tokens of a document."""
+
+import collections
+from collections.abc import Iterable
+
+import numpy as np
+
+from jaxcoder.records.codes import LabelSpace, roll_up
+from jaxcoder.records.schema import Contact
+from jaxcoder.tokens.documents import Document
+
+GOLD, SILVER = 0, 1
+"""Provenance of evidence: annotated, or found by counting on the training split."""
+
+PROVENANCES = ("gold", "silver")
+
+
+class EvidenceCounts:
+    """What became of the spans of a split.
+
+    Attributes:
+      spans: by provenance and fate: `kept`, `cut` (a token of it, its section or its note is not
+        in the document), `outside_label_space`, `not_coded` (the contact has no such code).
+      labels: labels with a kept span, by provenance.
+    """
+
+    def __init__(self) -> None:
+        self.spans = {name: collections.Counter[str]() for name in PROVENANCES}
+        self.labels = collections.Counter[str]()
+
+    def add(self, provenance: int, fate: str) -> None:
+        """Counts a span."""
+        self.spans[PROVENANCES[provenance]][fate] += 1
+
+
+def gold_spans(
+    contact: Contact, document: Document, space: LabelSpace, counts: EvidenceCounts
+) -> list[tuple[str, int, int]]:
+    """The annotated spans of a contact.
+
+    Args:
+      contact: with evidence.
+      document: the same contact.
+      space: codes outside it are counted and dropped.
+      counts: counts what is dropped.
+
+    Returns:
+      Codes, rolled up, with start and end character in the document's text, in the contact's order.
+    """
+    spans = []
+    for row in contact.evidence:
+        code = roll_up(row.code, space.granularity)
+        place = document.note_span(row.note, row.start, row.end)
+        if code not in space.index:
+            counts.add(GOLD, "outside_label_space")
+        elif place is None:
+            counts.add(GOLD, "cut")
+        else:
+            spans.append((code, *place))
+    return spans
+
+
+def token_evidence(
+    spans: Iterable[tuple[str, int, int]],
+    provenance: int,
+    labels: np.ndarray,
+    document: Document,
+    space: LabelSpace,
+    counts: EvidenceCounts,
+) -> np.ndarray:
+    """Turns character spans into token spans.
+
+    Args:
+      spans: code, start and end character in the document's text.
+      provenance: of all of them.
+      labels: of the contact.
+      document: it.
+      space: what the codes' labels are.
+      counts: counts them.
+
+    Returns:
+      int32 [m, 4]: label, first token, token after the last, provenance; each once, in order.
+    """
+    known = set(labels.tolist())
+    rows = []
+    for code, start, end in spans:
+        label = space.index.get(code, -1)
+        place = document.token_span(start, end)
+        if label < 0:
+            counts.add(provenance, "outside_label_space")
+        elif label not in known:
+            counts.add(provenance, "not_coded")
+        elif place is None:
+            counts.add(provenance, "cut")
+        else:
+            counts.add(provenance, "kept")
+            rows.append((label, *place, provenance))
+    rows = list(dict.fromkeys(rows))
+    counts.labels[PROVENANCES[provenance]] += len({row[0] for row in rows})
+    return np.array(rows, np.int32).reshape(-1, 4)
