@@ -1,1 +1,1 @@
-"""A cohort of our own: contacts generated from tables of conditions that a clinician can read and extend."""
+"""A cohort of our own, generated from tables that a clinician can read and extend."""

@@ -9,20 +9,22 @@ from jaxcoder.records.schema import Contact
 class Ceiling:
     """The ceiling of micro-F1 over contacts whose truth is known.
 
-    Take a coder that knows every condition present at every contact and the probability q_i that it is coded, but not
-    whether it was: that is chance. Write S for the (contact, condition) pairs that it predicts. The expected number of true
-    positives is Σ_S q_i, of predictions |S|, of gold codes Σ q_i over all pairs. Micro-F1 is 2·TP / (predictions + gold);
-    over many contacts each count is close to its expectation, so that
+    Take a coder that knows every condition present at every contact and the probability q_i that it
+    is coded, but not whether it was: that is chance. Write S for the (contact, condition) pairs
+    that it predicts. The expected number of true positives is Σ_S q_i, of predictions |S|, of gold
+    codes Σ q_i over all pairs. Micro-F1 is 2·TP / (predictions + gold); over many contacts each
+    count is close to its expectation, so that
 
         F(S) = 2 · Σ_{i in S} q_i / (|S| + Σ_i q_i)
 
-    For a given |S| the numerator is largest for the pairs with the largest q, so the best S is a prefix of the pairs sorted by
-    q, and the ceiling is the largest F over prefixes. Adding a pair raises F exactly when its 2q / 1 exceeds F, so that the
-    best coder predicts the conditions with q > F/2: the best threshold of a calibrated coder is half of its best F1 (Lipton
-    et al., 2014, arXiv:1402.1892, theorem 1), and conditions that are coded less often than that should not be predicted.
+    For a given |S| the numerator is largest for the pairs with the largest q, so the best S is a
+    prefix of the pairs sorted by q, and the ceiling is the largest F over prefixes. Adding a pair
+    raises F exactly when 2·q_i > F, so that the best coder predicts what has q_i > F/2: the best
+    threshold of a calibrated coder is half of its best F1 (Lipton et al., 2014, arXiv:1402.1892,
+    theorem 1). Conditions that are coded less often than that are better left out.
 
-    Only a histogram over q is kept: its memory grows with the number of distinct probabilities (one a condition in the
-    tables), not with contacts.
+    Only a histogram over q is kept: its memory grows with the number of distinct probabilities (one
+    a condition in the tables), not with contacts.
     """
 
     def __init__(self) -> None:

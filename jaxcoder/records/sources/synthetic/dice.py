@@ -13,7 +13,8 @@ T = TypeVar("T")
 class Dice:
     """Draws for one patient, the same on every machine and Python version.
 
-    Only `Random.random` is used: Python promises its sequence for a seed, and not that of its other methods.
+    Only `Random.random` is used: Python promises its sequence for a seed, and not that of its other
+    methods.
     """
 
     def __init__(self, seed: int, patient: int) -> None:

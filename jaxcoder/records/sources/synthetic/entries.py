@@ -1,4 +1,4 @@
-"""What the catalogue holds: conditions with all that belongs to them, laboratory tests, specialties, phrases."""
+"""What the catalogue holds: conditions and all that belongs to them, tests, specialties, phrases."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ NEWBORN_DAYS = 28
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Specialty:
-    """A specialty: the share of its contacts that are admissions, and the mean length of these in days."""
+    """A specialty: the share of its contacts that are admissions, and their mean length in days."""
 
     name: str
     admitted: float
@@ -40,7 +40,8 @@ class CodeEntry:
       code: normalised.
       title: what the code stands for.
       share: weight among the condition's codes.
-      role: `primary` or `secondary` when it is for contacts in which the condition is that; else empty.
+      role: `primary` or `secondary` when it is for contacts in which the condition is that; else
+        empty.
       wordings: how notes mention it: texts that tell it from the condition's other codes.
     """
 
@@ -53,7 +54,10 @@ class CodeEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Drug:
-    """A medication and the share of contacts in which it is given; `specific` when no other condition has it."""
+    """A medication and the share of contacts in which it is given.
+
+    It is `specific` when no other condition has it, and the background has not.
+    """
 
     atc: str
     name: str
@@ -96,7 +100,8 @@ class Signature:
 
     Attributes:
       lab: key of the test.
-      low: results lie in [low, high], outside of the reference range; None when the result is a word.
+      low: results lie in [low, high], outside of the reference range; None when the result is a
+        word.
       value: the result where it is a word.
       flag: `L`, `H` or `A`.
       share: of contacts with the condition in which it shows, in (0, 1].
@@ -112,9 +117,9 @@ class Signature:
     specific: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class ConditionEntry:
-    """A condition.
+    """A condition; there is one object of each, so that identity is equality.
 
     Attributes:
       number: its place in the catalogue.
@@ -133,7 +138,8 @@ class ConditionEntry:
       drugs: its medications.
       signatures: what it does to laboratory tests.
       absent: how notes mention it where it is not present.
-      odds: from a condition's number to how many times likelier the two make each other (both ways).
+      odds: from a condition's number to how many times likelier the two make each other (both
+        ways).
     """
 
     number: int

@@ -21,7 +21,7 @@ _GAP_DAYS = 240.0  # mean time from one contact to the next
 _CHRONIC_REASON = (
     0.35  # share of later contacts whose reason is a chronic condition that the patient had before
 )
-_NEW_CHRONIC = 0.25  # chance of one more chronic condition at a later contact
+_NEW_CHRONIC = 0.12  # chance of one more chronic condition at a later contact, times the mean below
 _CHRONIC_BY_AGE = (
     (1, 0.05),
     (18, 0.2),
@@ -62,7 +62,7 @@ class Presence:
 
 @dataclasses.dataclass(slots=True)
 class Visit:
-    """A contact before anything is written about it; the primary condition is the first of `present`."""
+    """A contact before anything is written about it; the first of `present` is primary."""
 
     start: datetime.datetime
     end: datetime.datetime
@@ -85,7 +85,7 @@ class _Pool:
 
 
 class Courses:
-    """Draws the courses of patients. Holds nothing of a patient: tables of weights by sex and age alone."""
+    """Draws the courses of patients; remembers nothing of them."""
 
     def __init__(self, catalogue: Catalogue, contacts_per_patient: float, hidden: float) -> None:
         """Prepares the draws.
@@ -103,7 +103,8 @@ class Courses:
 
     def visits(self, dice: Dice) -> Iterator[Visit]:
         """The contacts of a patient, in time order."""
-        # The first reason decides the patient's age and sex, so that weights are prevalences whatever the ages.
+        # The first reason decides the patient's age and sex, so that weights are prevalences
+        # whatever the ages.
         first = dice.weighted(self._reasons.conditions, self._reasons.cumulative)
         sex = first.sex or ("F" if dice.random() < 0.52 else "M")
         if first.age_high == 0:
@@ -114,12 +115,13 @@ class Courses:
             days=dice.below(int(_YEARS * 365)), minutes=5 * dice.below(288)
         )
         chronic = [first] if first.chronic else []
-        mean = next(mean for limit, mean in _CHRONIC_BY_AGE if age < limit)
-        self._add(dice, chronic, dice.count(mean), "chronic", sex, age, around=[first])
+        count = dice.count(_chronic_mean(age))
+        self._add(dice, chronic, count, "chronic", sex, age, around=[first])
         codes: dict[tuple[int, str], CodeEntry] = {}
         contacts = 1
         if self._further > 0:
-            # The whole part of an exponential variable is geometric; this mean makes its mean `_further`.
+            # The whole part of an exponential variable is geometric; this mean makes its mean
+            # `_further`.
             contacts += int(dice.exponential(1 / math.log1p(1 / self._further)))
         reason: ConditionEntry | None = first
         for number in range(min(contacts, _MOST_CONTACTS)):
@@ -128,7 +130,7 @@ class Courses:
                 age += days / 365.25
                 start += datetime.timedelta(days=int(days), minutes=5 * dice.below(288))
                 chronic = [condition for condition in chronic if condition.suits(sex, age)]
-                if dice.random() < _NEW_CHRONIC:
+                if dice.random() < _NEW_CHRONIC * _chronic_mean(age):
                     self._add(dice, chronic, 1, "chronic", sex, age)
                 reason = self._reason(dice, chronic, sex, age)
             if reason is None:
@@ -218,9 +220,10 @@ class Courses:
         for _ in range(count):
             others = present + [one for one in around or () if one not in present]
             drawn = self._draw(dice, others, kind, sex, age)
-            if drawn is not None and drawn not in others:
-                if not (drawn.family and any(one.family == drawn.family for one in others)):
-                    present.append(drawn)
+            if drawn is None or drawn in others:
+                continue
+            if not (drawn.family and any(one.family == drawn.family for one in others)):
+                present.append(drawn)
 
     def _draw(
         self, dice: Dice, present: list[ConditionEntry], kind: str, sex: str, age: float
@@ -262,7 +265,7 @@ class Courses:
         primary: bool,
         codes: dict[tuple[int, str], CodeEntry],
     ) -> CodeEntry:
-        """The condition's code; a chronic condition keeps its own for as long as its role allows."""
+        """The condition's code; a chronic condition keeps it while its role stays."""
         role = "primary" if primary else "secondary"
         key = (condition.number, role if any(code.role for code in condition.codes) else "")
         if condition.chronic and key in codes:
@@ -281,6 +284,11 @@ _WEIGHTS: dict[str, Callable[[ConditionEntry], float]] = {
     "chronic": lambda condition: condition.secondary if condition.chronic else 0.0,
     "acute": lambda condition: 0.0 if condition.chronic else condition.secondary,
 }
+
+
+def _chronic_mean(age: float) -> float:
+    """Mean number of chronic conditions at the first contact."""
+    return next(mean for limit, mean in _CHRONIC_BY_AGE if age < limit)
 
 
 def _likelihood(condition: ConditionEntry, years: int) -> float:

@@ -10,7 +10,7 @@ from jaxcoder.records.sources.synthetic.patient import Visit
 
 
 class Results:
-    """Draws medications and results, so that a condition that no note mentions shows in one of them."""
+    """Draws medications and results: a condition that no note mentions shows in one of them."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         """Prepares the draws."""
@@ -41,8 +41,9 @@ class Results:
     def labs(self, dice: Dice, visit: Visit) -> tuple[Lab, ...]:
         """Laboratory results, all of one time; each test once.
 
-        A test that two conditions move takes the first; those that show nowhere else come first. If another of them has
-        taken the test before, the condition is shown in the notes instead: `shows_in` is set.
+        A test that two conditions move takes the first; those that show nowhere else come first. If
+        another of them has taken the test before, the condition is shown in the notes instead:
+        `shows_in` is set.
         """
         tests = self._tests(visit.sex, visit.age)
         shown: dict[str, Signature] = {}

@@ -4,9 +4,11 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 from jaxcoder.errors import UserError
+
+T = TypeVar("T")
 
 
 class Row:
@@ -54,11 +56,11 @@ class Row:
             self.fail(column, expected)
         return value
 
-    def known(self, column: str, table: Mapping[str, Any], what: str) -> Any:
+    def known(self, column: str, table: Mapping[str, T]) -> T:
         """What a cell refers to."""
         value = self._cells[column]
         if value not in table:
-            self.fail(column, f"a {what} that has a row in its own table")
+            self.fail(column, "a name that has a row in the table that lists them")
         return table[value]
 
     def several(self, column: str, choices: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -92,7 +94,8 @@ def read(file: str, text: str, columns: Sequence[str]) -> Iterator[Row]:
             continue
         if len(cells) != len(header):
             raise UserError(
-                f"{file}, row {reader.line_num}: {len(cells)} cells: expected {len(header)}; quote texts that hold a comma"
+                f"{file}, row {reader.line_num}: {len(cells)} cells: expected {len(header)}; "
+                "quote texts that hold a comma"
             )
         yield Row(
             file, reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))

@@ -10,10 +10,11 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.records.schema import SPLITS, Code, Condition, Contact
 from jaxcoder.records.sources import parse_options
-from jaxcoder.records.sources.synthetic.catalogue import SYSTEM, Catalogue
+from jaxcoder.records.sources.synthetic.catalogue import Catalogue
 from jaxcoder.records.sources.synthetic.dice import Dice
 from jaxcoder.records.sources.synthetic.patient import Courses, Visit
 from jaxcoder.records.sources.synthetic.results import Results, stamp
+from jaxcoder.records.sources.synthetic.wording import SYSTEM
 from jaxcoder.records.sources.synthetic.writer import Writer
 from jaxcoder.records.split import split_of
 
@@ -24,14 +25,16 @@ class SyntheticOptions:
 
     Attributes:
       patients: their number, over all splits.
-      first: number of the first patient. A patient depends on the seed and the own number alone, so that parts of a cohort
-        can be made apart: `first=0,patients=500` and `first=500,patients=500` are `patients=1000`.
+      first: number of the first patient. A patient depends on the seed and the own number alone, so
+        that parts of a cohort can be made apart: `first=0,patients=500` and
+        `first=500,patients=500` are `patients=1000`.
       seed: another seed gives another cohort, and another split.
       contacts_per_patient: their mean number, at least 1.
       note_words: mean number of words in all notes of a contact.
-      distractors: mean number of mentions a contact of conditions that are negated, of the family, past or suspected.
-      hidden: share of the secondary conditions with signs of their own that show in no note, in medications or laboratory
-        results alone.
+      distractors: mean number of mentions a contact of conditions that are negated, of the family,
+        past or suspected.
+      hidden: share of the secondary conditions with signs of their own that show in no note, in
+        medications or laboratory results alone.
       name: of the data set; letters, digits and `_`.
     """
 
@@ -39,7 +42,7 @@ class SyntheticOptions:
     first: int = 0
     seed: int = 0
     contacts_per_patient: float = 2.7
-    note_words: int = 160
+    note_words: int = 170
     distractors: float = 2.5
     hidden: float = 0.35
     name: str = "synthetic"
@@ -61,7 +64,7 @@ class SyntheticOptions:
 
 
 class Synthetic:
-    """A cohort whose truth is known: `Contact.conditions` has what is present and whether it was coded.
+    """A cohort whose truth is known: `Contact.conditions` has what is present and what was coded.
 
     Each split is streamed in the order of contact ids; patients of other splits cost a hash.
     """

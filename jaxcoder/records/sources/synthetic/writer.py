@@ -65,9 +65,12 @@ class Writer:
     def write(self, dice: Dice, visit: Visit) -> tuple[tuple[Note, ...], tuple[Evidence, ...]]:
         """The notes in time order, and the evidence in the order of the text.
 
-        Every condition that is to show in the notes is mentioned at least once. Evidence is that of coded conditions.
+        Every condition that is to show in the notes is mentioned at least once. Evidence is that of
+        coded conditions.
         """
-        primary, chronic, acute = visit.present[0], [], []
+        primary = visit.present[0]
+        chronic: list[Presence] = []
+        acute: list[Presence] = []
         for presence in visit.present[1:]:
             if presence.shows_in == "notes":
                 (chronic if presence.condition.chronic else acute).append(presence)
@@ -75,7 +78,9 @@ class Writer:
         kinds = ("admission", "progress", "discharge") if visit.admitted else ("outpatient",)
         stay = (visit.end - visit.start) / max(1, len(kinds) - 1)
         words = self._note_words * dice.between(0.75, 1.25)
-        notes, evidence, written = [], [], 0
+        notes: list[Note] = []
+        evidence: list[Evidence] = []
+        written = 0
         for number, kind in enumerate(kinds):
             text = _Text()
             if number == 0:
@@ -113,7 +118,8 @@ class Writer:
             condition = dice.pick(self._by_context[context]) if self._by_context[context] else None
             if condition is None or condition.number in taken or condition.family in visit.families:
                 continue
-            # Somebody in the family may be of any sex and age; the patient's own conditions must suit.
+            # Somebody in the family may be of any sex and age; the patient's own conditions must
+            # suit.
             if context != "family" and not condition.suits(visit.sex, visit.age):
                 continue
             taken.add(condition.number)
@@ -152,10 +158,14 @@ class Writer:
         text.words += phrase.words - 1
 
     def _fill(self, dice: Dice, text: _Text, kind: str, visit: Visit, words: float) -> None:
-        """Adds sentences that mention no condition, each at most once, until there are enough words."""
+        """Adds sentences that mention no condition until there are enough words.
+
+        None comes twice before all have come once.
+        """
         phrases = self._slot("filler", kind, visit.specialty.name)
-        order = list(range(len(phrases)))
-        while order and text.words < words:
+        order: list[int] = []
+        while text.words < words:
+            order = order or list(range(len(phrases)))
             place = dice.below(len(order))
             order[place], order[-1] = order[-1], order[place]
             phrase = phrases[order.pop()]
@@ -187,7 +197,7 @@ def _pair(condition: ConditionEntry) -> tuple[Sequence[str], Sequence[float]]:
 
 
 def _place(dice: Dice, place: str, visit: Visit) -> str:
-    """What stands in a place of a phrase. Measurements are normal ones: others would be findings."""
+    """What stands in a place of a phrase; measurements are normal, or they would be findings."""
     if place == "age":
         if visit.age < 1:
             days = int(visit.age * 365.25)
