@@ -19,7 +19,7 @@ bin := $(VENV)/bin
 .PHONY: help demo test lint format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/core
 	$(bin)/jaxcoder train --config configs/demo.py --workdir $(WORKDIR)
@@ -68,4 +68,4 @@ $(VENV)/core: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 $(VENV)/test: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(call install,.[test])
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
-	$(call install,.[test,dev])
+	$(call install,.[dev])

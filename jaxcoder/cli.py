@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -57,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):
         lines = [f"  {each:<10}{command.help}" for each, command in COMMANDS.items()]
-        print(_HELP.format(version=__version__, commands="\n".join(lines)))
+        _show(_HELP.format(version=__version__, commands="\n".join(lines)))
         return
     if name == "--version":
-        print(__version__)
+        _show(__version__)
         return
     if name not in COMMANDS:
         print(f"jaxcoder: error: {_mistake(name)}", file=sys.stderr)
@@ -73,6 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         entry.launch(module.define_flags, module.main, module.__doc__, arguments[1:])
     else:
         entry.run(module.main, arguments[1:])
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # a reader such as `head` has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _mistake(name: str) -> str:
