@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jaxcoder.records.schema import Contact, Lab, Medication, Note
+
+SECTIONS = ("notes", "medications", "labs")
 
 Row = TypeVar("Row", Note, Medication, Lab)
 
@@ -18,11 +20,14 @@ class BrokenLine:
     reason: str
 
 
-def read(lines: Iterable[bytes]) -> Iterator[tuple[int, Contact] | BrokenLine]:
+def read(
+    lines: Iterable[bytes], sections: Sequence[str] = SECTIONS
+) -> Iterator[tuple[int, Contact] | BrokenLine]:
     """Reads contacts, one a line; blank lines are passed over.
 
     Args:
       lines: UTF-8.
+      sections: what the coder reads; a contact with none of it is a broken line.
 
     Yields:
       The line's number, from 1, and its contact; or what is wrong with the line.
@@ -31,21 +36,22 @@ def read(lines: Iterable[bytes]) -> Iterator[tuple[int, Contact] | BrokenLine]:
         if not line.strip():
             continue
         try:
-            yield number, parse(line)
+            yield number, parse(line, sections)
         except ValueError as error:
             yield BrokenLine(number, str(error))
 
 
-def parse(line: bytes | str) -> Contact:
+def parse(line: bytes | str, sections: Sequence[str] = SECTIONS) -> Contact:
     """Reads a contact from JSON.
 
     Args:
       line: an object with `contact_id`, and `notes` (objects with `text`, `kind`, `time`) or
         `text`, `medications`, `labs` (objects with the columns of the source relations), if known
         `patient_id`, `start`, `end`, `specialty`, `age`, `sex`. Null is absent; others are ignored.
+      sections: what the coder reads.
 
     Returns:
-      The contact, its rows in time order, without codes.
+      The contact, its rows in time order, without codes; empty notes and rows are left out.
 
     Raises:
       ValueError: not JSON, a missing id, a value of another type, or nothing to code. The message
@@ -88,8 +94,8 @@ def parse(line: bytes | str) -> Contact:
         medications=_rows(Medication, value, "medications"),
         labs=_rows(Lab, value, "labs"),
     )
-    if not (contact.notes or contact.medications or contact.labs):
-        raise ValueError("nothing to code: expected text in notes or text, or medications or labs")
+    if not any(getattr(contact, section) for section in sections):
+        raise ValueError(f"nothing to code: expected {', '.join(sections)} that are not empty")
     return contact
 
 
@@ -112,7 +118,8 @@ def _rows(row: type[Row], value: Mapping[str, Any], key: str) -> tuple[Row, ...]
         }
         if row is Note and "text" not in read_cell:
             raise ValueError(f"{where}.text is missing")
-        rows.append(row(**read_cell))  # type: ignore[arg-type]
+        if any(value for name, value in read_cell.items() if name != "time"):
+            rows.append(row(**read_cell))  # type: ignore[arg-type]
     return tuple(sorted(rows, key=lambda each: each.time))
 
 

@@ -1,19 +1,39 @@
-"""Evaluates a coder on a split: `jaxcoder evaluate --workdir DIR --split test`."""
+"""Scores a trained coder, or the lexicon that it has to beat, on a split.
+
+    jaxcoder evaluate --workdir runs/demo --split test
+    jaxcoder evaluate --workdir runs/demo --split validation --baseline lexicon
+
+One threshold is tuned for micro-F1 on the validation split and applied unchanged to every other.
+WORKDIR/eval/SPLIT then holds metrics.json, details.json, groups.csv (by specialty), codes.csv and
+predictions.parquet; those of a baseline lie in baseline_NAME below it. Runs as one process, on all
+its devices.
+"""
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import NamedSharding
+from tqdm import tqdm
 
-from jaxcoder import sharding
+from jaxcoder import batches as token_batches
+from jaxcoder import entry, evaluation_files, sharding, trained
+from jaxcoder.baseline import fit_lexicon, lexicon_score
+from jaxcoder.errors import UserError
 from jaxcoder.metrics import grid, statistics
 from jaxcoder.metrics.summary import Summary, summarise
+from jaxcoder.predictions import PredictionWriter
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.records.schema import SPLITS
 from jaxcoder.steps import Steps
+from jaxcoder.tokens.builder import TokenData
+from jaxcoder.workdir import Workdir
 
 HostBatch = Mapping[str, np.ndarray]
 Score = Callable[[HostBatch], tuple[jax.Array, jax.Array]]
@@ -53,8 +73,8 @@ def read_facts(records: Iterable[Mapping[str, Any]]) -> SplitFacts:
     missing: collections.Counter[str] = collections.Counter()
     names: list[str] = []
     for record in records:
-        missing.update(str(code) for code in record["missing_codes"])
-        names.append(str(record["specialty"]) or "unknown")
+        missing.update(record["missing_codes"])
+        names.append(record["specialty"] or "unknown")
     specialties = tuple(sorted(set(names))) or ("unknown",)
     index = {name: number for number, name in enumerate(specialties)}
     return SplitFacts(dict(missing), specialties, np.array([index[n] for n in names], np.int32))
@@ -136,3 +156,129 @@ def evaluate(
         groups=facts.specialties,
         threshold=threshold,
     )
+
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    flags.DEFINE_string("workdir", None, "Folder that `jaxcoder train` has written.", required=True)
+    flags.DEFINE_string("split", "test", "Split to score: validation, test or train.")
+    flags.DEFINE_enum(
+        "baseline", "", ["", "lexicon"], "Score this instead: lexicon, n-grams counted on train."
+    )
+    flags.DEFINE_float(
+        "threshold", None, "Probability that an assigned code exceeds, instead of tuning it."
+    )
+    flags.DEFINE_integer("top", 15, "Codes a contact in predictions.parquet.", lower_bound=1)
+    flags.DEFINE_string("data_dir", "", "Where the records lie, if not where the config says.")
+    flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
+
+
+def main() -> None:
+    """Evaluates, writes the files, and prints a table."""
+    wanted = flags.FLAGS
+    if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
+        raise UserError(f"--threshold = {wanted.threshold}: expected a probability in [0, 1]")
+    if jax.process_count() > 1:
+        raise UserError("evaluate runs as one process; start it on one host of the pod")
+    workdir = Workdir(wanted.workdir)
+    data = workdir.open_tokens(wanted.data_dir)
+    if wanted.split not in data.splits:
+        known = ", ".join(split for split in SPLITS if split in data.splits)
+        raise UserError(f"--split {wanted.split}: not in {data.path}; expected one of {known}")
+    coder = _coder(workdir, data, wanted.baseline, wanted.checkpoint)
+    threshold, source = wanted.threshold, "given"
+    if threshold is None:
+        threshold, source = coder.threshold, "tuned on validation"
+    if threshold is None:
+        tuned = _one_pass(coder, data, "validation").metrics
+        threshold = float(tuned["threshold"])
+        if not wanted.baseline:
+            workdir.write_threshold(threshold, coder.details["step"], float(tuned["micro_f1"]))
+    folder = workdir.evaluation(wanted.split, wanted.baseline)
+    with PredictionWriter(
+        folder / "predictions.parquet",
+        data.split(wanted.split),
+        data.label_space,
+        threshold=threshold,
+        top=wanted.top,
+    ) as writer:
+        summary = _one_pass(coder, data, wanted.split, threshold, writer)
+    details = {**coder.details, "threshold_from": source, "split": wanted.split}
+    details |= _ceiling(data, wanted.split, float(summary.metrics["micro_f1"]))
+    evaluation_files.save(folder, summary, details)
+    title = f"{wanted.split} of {data.name}, {coder.name}"
+    print(evaluation_files.table(summary, details, title))
+    print(f"Evaluation {folder}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Coder:
+    """What is scored: a trained coder or a baseline; `score_of` takes the name of a split."""
+
+    name: str
+    score_of: Callable[[str], Score]
+    rows: NamedSharding
+    batches: token_batches.BatchOptions
+    threshold: float | None
+    details: dict[str, Any]
+
+
+def _coder(workdir: Workdir, data: TokenData, baseline: str, which: str) -> _Coder:
+    options = workdir.read_experiment()
+    if baseline:
+        rows = sharding.batch_sharding(
+            sharding.make_mesh(devices=jax.devices()[:1]), sharding.ShardingRules()
+        )
+        lexicon = fit_lexicon(data, options.tokens)
+        score_of = functools.partial(lexicon_score, data, lexicon, options.tokens, rows)
+        details: dict[str, Any] = {"baseline": baseline, "label_space": data.label_space.hash}
+        return _Coder("n-gram lexicon", score_of, rows, options.batches, None, details)
+    coder = trained.restore(workdir, which)
+    return _Coder(
+        f"{which} checkpoint (step {coder.step})",
+        lambda split: model_score(coder.steps, coder.params),
+        coder.steps.batch_sharding,
+        options.batches,
+        coder.threshold if coder.tuned else None,
+        {"checkpoint": which, "step": coder.step, "label_space": coder.label_space.hash},
+    )
+
+
+def _one_pass(
+    coder: _Coder,
+    data: TokenData,
+    split: str,
+    threshold: float | None = None,
+    writer: Writer | None = None,
+) -> Summary:
+    records = data.split(split)
+    bar = tqdm(total=len(records), desc=split, unit="contact", disable=not sys.stderr.isatty())
+
+    def batches() -> Iterator[HostBatch]:
+        for batch in token_batches.evaluation_batches(data, split, coder.batches):
+            yield batch
+            bar.update(int(batch["_mask"].sum()))
+
+    with bar:
+        return evaluate(
+            coder.score_of(split),
+            batches(),
+            read_facts(records),
+            data.label_space,
+            coder.rows,
+            threshold=threshold,
+            writer=writer,
+        )
+
+
+def _ceiling(data: TokenData, split: str, micro_f1: float) -> dict[str, float]:
+    """What a cohort whose truth is known says of the best that any coder can reach."""
+    summary = data.report.get("records", {}).get("splits", {}).get(split, {})
+    ceiling = summary.get("ceiling_micro_f1")
+    if not ceiling:
+        return {}
+    return {"ceiling_micro_f1": ceiling, "share_of_ceiling": micro_f1 / ceiling}
+
+
+if __name__ == "__main__":
+    entry.launch(define_flags, main, __doc__)

@@ -50,6 +50,10 @@ def test_text_alone_is_one_note():
         (b'{"contact_id": "a", "text": 3}', "text is a JSON number: expected text"),
         (b'{"contact_id": "a", "text": "  "}', "nothing to code"),
         (b'{"contact_id": "a"}', "nothing to code"),
+        (
+            b'{"contact_id": "a", "labs": [{}], "medications": [{"time": "2024"}]}',
+            "nothing to code",
+        ),
         (b'{"contact_id": "a", "notes": [{"text": ""}]}', "nothing to code"),
         (b'{"contact_id": "a", "notes": "SECRET"}', "notes is a JSON text: expected a list"),
         (b'{"contact_id": "a", "notes": ["SECRET"]}', r"notes\[0\] is a JSON text"),
@@ -81,3 +85,10 @@ def test_lines_keep_their_numbers():
     first, broken, last = contact_lines.read(lines)
     assert (first[0], last[0], last[1].contact_id) == (1, 4, "c")
     assert isinstance(broken, BrokenLine) and broken.line == 3
+
+
+def test_a_coder_of_notes_cannot_code_a_contact_without_notes():
+    line = b'{"contact_id": "a", "labs": [{"name": "troponin", "value": "52"}]}'
+    assert contact_lines.parse(line).labs
+    with pytest.raises(ValueError, match="nothing to code: expected notes that are not empty"):
+        contact_lines.parse(line, ("notes",))

@@ -1,0 +1,297 @@
+"""Predicts the codes of new contacts; labels are never needed.
+
+    jaxcoder predict --workdir runs/demo --input contacts.jsonl --output codes.jsonl --top 15
+    jaxcoder predict --workdir runs/demo --text "Woman of 62 with chest pain ..."
+    jaxcoder predict --workdir runs/demo --text - < note.txt
+
+A line of the input is {"contact_id": ..., "notes": [{"kind", "time", "text"}] or "text",
+"medications": [...], "labs": [...]}; a line of the output is {"contact_id", "codes": [{"code",
+"description", "probability", "assigned"}]}: the --top most probable codes in falling order, and
+every assigned one. Lines that are no contact, or hold nothing to code, are named on standard error
+by their number and left out; the rest is predicted, in the order of the input, and the exit status
+is then 1. The output file appears whole or not at all.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+from absl import flags, logging
+from etils import epath
+from tqdm import tqdm
+
+from jaxcoder import contact_lines, entry, sharding, trained
+from jaxcoder.contact_lines import BrokenLine
+from jaxcoder.errors import UserError
+from jaxcoder.predictions import top_labels
+from jaxcoder.records.codes import LabelSpace
+from jaxcoder.records.schema import Contact, Note
+from jaxcoder.tokens.documents import DocumentEncoder
+from jaxcoder.workdir import Workdir
+
+LOOK_AHEAD = 1024
+"""Contacts read before the first is predicted, to put those of like length together."""
+LENGTHS = 8
+"""Padded lengths, each of which compiles once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The codes of one contact, most probable first."""
+
+    contact_id: str
+    labels: np.ndarray
+    probabilities: np.ndarray
+    assigned: np.ndarray
+
+    def codes(self, label_space: LabelSpace) -> list[dict[str, Any]]:
+        """Returns code, description, probability in [0, 1] and whether assigned, for each."""
+        return [
+            {
+                "code": label_space.codes[label],
+                "description": label_space.descriptions[label],
+                "probability": float(f"{probability:.6g}"),
+                "assigned": bool(assigned),
+            }
+            for label, probability, assigned in zip(
+                self.labels, self.probabilities, self.assigned, strict=True
+            )
+        ]
+
+
+class Predictor:
+    """Predicts the codes of contacts, in bounded memory and in their order."""
+
+    def __init__(
+        self,
+        encode: Callable[[Sequence[Contact]], Sequence[np.ndarray]],
+        probabilities: Callable[[np.ndarray, np.ndarray], jax.Array],
+        *,
+        threshold: float,
+        top: int,
+        documents: int,
+        max_tokens: int,
+    ) -> None:
+        """Joins the parts.
+
+        Args:
+          encode: from contacts to the tokens of each, int32 [n], 1 ≤ n ≤ `max_tokens`.
+          probabilities: from tokens int32 [B, T] and lengths int32 [B] to float32 [B, L].
+          threshold: that an assigned code's probability exceeds.
+          top: codes a contact, beside further assigned ones.
+          documents: rows of a batch, B.
+          max_tokens: the most tokens of a contact.
+        """
+        self._encode, self._probabilities = encode, probabilities
+        self._threshold, self._top, self._documents = threshold, top, documents
+        halves = [-(-max_tokens // 2**power) for power in range(LENGTHS)]
+        self._lengths = np.array(sorted({-(-half // 32) * 32 for half in halves}))
+
+    def predict(self, contacts: Iterable[Contact]) -> Iterator[Prediction]:
+        """Yields a prediction for each contact, in their order."""
+        contacts = iter(contacts)
+        while window := list(itertools.islice(contacts, LOOK_AHEAD)):
+            tokens = self._encode(window)
+            found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+            for rows in self._batches([len(each) for each in tokens]):
+                found.update(zip(rows, self._codes([tokens[row] for row in rows]), strict=False))
+            for row, contact in enumerate(window):
+                yield Prediction(contact.contact_id, *found[row])
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Rows of like length together."""
+        buckets = np.searchsorted(self._lengths, lengths)
+        for bucket in np.unique(buckets):
+            rows = np.flatnonzero(buckets == bucket).tolist()
+            for start in range(0, len(rows), self._documents):
+                yield rows[start : start + self._documents]
+
+    def _codes(
+        self, tokens: Sequence[np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        longest = max(len(each) for each in tokens)
+        padded = self._lengths[np.searchsorted(self._lengths, longest)]
+        tokens_BxT = np.zeros((self._documents, padded), np.int32)
+        length_B = np.zeros(self._documents, np.int32)
+        for row, each in enumerate(tokens):
+            tokens_BxT[row, : len(each)] = each
+            length_B[row] = len(each)
+        found = top_labels(self._probabilities(tokens_BxT, length_B), self._threshold, self._top)
+        return itertools.islice(found, len(tokens))
+
+
+def predict_lines(
+    lines: Iterable[bytes],
+    predictor: Predictor,
+    label_space: LabelSpace,
+    sections: Sequence[str],
+    write: Callable[[str], Any],
+    say: Callable[[BrokenLine], None],
+) -> tuple[int, int]:
+    """Predicts JSONL.
+
+    Args:
+      lines: contacts.
+      predictor: the coder.
+      label_space: what its labels are.
+      sections: what it reads.
+      write: takes each line of output.
+      say: takes each broken line, as soon as it is read.
+
+    Returns:
+      Number of contacts predicted, and of broken lines.
+    """
+    broken = 0
+
+    def contacts() -> Iterator[Contact]:
+        nonlocal broken
+        for item in contact_lines.read(lines, sections):
+            if isinstance(item, BrokenLine):
+                broken += 1
+                say(item)
+            else:
+                yield item[1]
+
+    done = 0
+    for prediction in predictor.predict(contacts()):
+        content = {"contact_id": prediction.contact_id, "codes": prediction.codes(label_space)}
+        write(json.dumps(content, ensure_ascii=False) + "\n")
+        done += 1
+    return done, broken
+
+
+def table(codes: Sequence[dict[str, Any]]) -> str:
+    """Prints codes as a text table, assigned ones marked."""
+    lines = [f"{'':1} {'code':<10} {'probability':>11}  description"]
+    for code in codes:
+        mark = "*" if code["assigned"] else ""
+        lines.append(
+            f"{mark:1} {code['code']:<10} {code['probability']:>11.3f}  {code['description']}"
+        )
+    return "\n".join([*lines, "* assigned"])
+
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    flags.DEFINE_string("workdir", None, "Folder that `jaxcoder train` has written.", required=True)
+    flags.DEFINE_string("input", "", "JSONL of contacts; - reads standard input.")
+    flags.DEFINE_string("output", "", "JSONL of codes to write; - writes to standard output.")
+    flags.DEFINE_string("text", None, "One text to code instead; - reads it from standard input.")
+    flags.DEFINE_integer("top", 15, "Codes a contact, at least.", lower_bound=1)
+    flags.DEFINE_float("threshold", None, "Probability that an assigned code exceeds, in [0, 1].")
+    flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
+
+
+def main() -> None:
+    """Predicts.
+
+    Raises:
+      SystemExit: with status 1 when lines of the input could not be predicted.
+      UserError: a mistake in the flags or the workdir.
+    """
+    wanted = flags.FLAGS
+    if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
+        raise UserError(f"--threshold = {wanted.threshold}: expected a probability in [0, 1]")
+    if (wanted.text is None) == (not wanted.input):
+        raise UserError("expected either --text TEXT or --input FILE with --output FILE")
+    if wanted.text is not None:
+        _predict_text(sys.stdin.read() if wanted.text == "-" else wanted.text, wanted)
+    elif not wanted.output:
+        raise UserError("--output is missing: the JSONL file to write, or - for standard output")
+    else:
+        _predict_file(wanted)
+
+
+def _predict_text(text: str, wanted: Any) -> None:
+    coder = trained.restore(Workdir(wanted.workdir), wanted.checkpoint)
+    if "notes" not in coder.experiment.tokens.serialise.sections:
+        raise UserError("--text: this coder reads no notes; give contacts with --input")
+    if not text.strip():
+        raise UserError("--text is empty: expected the text of a contact")
+    contact = Contact(contact_id="text", patient_id="", notes=(Note(text=text),))
+    (prediction,) = _predictor(coder, wanted).predict([contact])
+    print(table(prediction.codes(coder.label_space)))
+
+
+def _predict_file(wanted: Any) -> None:
+    source = epath.Path(wanted.input)
+    if wanted.input != "-" and not source.exists():
+        raise UserError(f"--input {source}: not found; expected a JSONL file, one contact a line")
+    coder = trained.restore(Workdir(wanted.workdir), wanted.checkpoint)
+    predictor = _predictor(coder, wanted)
+    sections = coder.experiment.tokens.serialise.sections
+
+    def say(item: BrokenLine) -> None:
+        print(f"{wanted.input}, line {item.line}: {item.reason}; left out", file=sys.stderr)
+
+    with contextlib.ExitStack() as stack:
+        lines: Iterable[bytes] = sys.stdin.buffer
+        if wanted.input != "-":
+            lines = stack.enter_context(source.open("rb"))
+        write = sys.stdout.write
+        if wanted.output != "-":
+            write = stack.enter_context(whole_file(wanted.output)).write
+        bar = stack.enter_context(tqdm(unit="line", disable=not sys.stderr.isatty()))
+        lines = (line for line in lines if bar.update() or True)
+        done, broken = predict_lines(lines, predictor, coder.label_space, sections, write, say)
+    where = "standard output" if wanted.output == "-" else wanted.output
+    print(f"{done:,} contacts predicted to {where}; {broken:,} lines left out", file=sys.stderr)
+    if broken:
+        sys.exit(1)
+
+
+def _predictor(coder: trained.TrainedCoder, wanted: Any) -> Predictor:
+    threshold = coder.threshold if wanted.threshold is None else wanted.threshold
+    if wanted.threshold is None and not coder.tuned:
+        logging.info(
+            "threshold %.4g was tuned for an earlier checkpoint; "
+            "`jaxcoder evaluate --workdir %s --checkpoint %s` tunes it for this one",
+            *(threshold, wanted.workdir, wanted.checkpoint),
+        )
+    options = coder.experiment.tokens.serialise
+    documents = DocumentEncoder(coder.tokenizer, options)
+
+    def encode(contacts: Sequence[Contact]) -> list[np.ndarray]:
+        return [document.tokens for document in documents(contacts)]
+
+    return Predictor(
+        encode,
+        functools.partial(_probabilities, coder),
+        threshold=threshold,
+        top=wanted.top,
+        documents=coder.experiment.batches.documents,
+        max_tokens=options.max_tokens,
+    )
+
+
+def _probabilities(
+    coder: trained.TrainedCoder, tokens_BxT: np.ndarray, length_B: np.ndarray
+) -> jax.Array:
+    batch = {"tokens": tokens_BxT, "length": length_B, "_mask": length_B > 0}
+    placed = sharding.put_batch(batch, coder.steps.batch_sharding)
+    return jax.nn.sigmoid(coder.steps.evaluate(coder.params, placed)["logits"])
+
+
+@contextlib.contextmanager
+def whole_file(path: epath.PathLike) -> Iterator[TextIO]:
+    """Opens a text file that appears when all of it is written, or not at all."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.tmp"
+    try:
+        with temporary.open("w") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    entry.launch(define_flags, main, __doc__)

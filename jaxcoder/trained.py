@@ -1,0 +1,94 @@
+"""A trained coder, read back from its workdir."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+
+from jaxcoder import experiment, sharding
+from jaxcoder.checkpoint import Checkpoints
+from jaxcoder.errors import UserError
+from jaxcoder.experiment import Experiment
+from jaxcoder.records.codes import LabelSpace
+from jaxcoder.steps import Steps, make_steps
+from jaxcoder.tokens.tokenizer import load_tokenizer
+from jaxcoder.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedCoder:
+    """What it takes to code documents.
+
+    Attributes:
+      experiment: the config that it was trained with.
+      label_space: what its labels are.
+      tokenizer: the one that it was trained with.
+      step: of the checkpoint.
+      threshold: tuned on the validation split.
+      tuned: whether that was for this checkpoint, and not an earlier one.
+      steps: jitted for the devices of this machine.
+      params: for `steps.evaluate`.
+    """
+
+    experiment: Experiment
+    label_space: LabelSpace
+    tokenizer: Any
+    step: int
+    threshold: float
+    tuned: bool
+    steps: Steps
+    params: Any
+
+
+def restore(workdir: Workdir, which: str = "best") -> TrainedCoder:
+    """Reads a coder from a workdir.
+
+    Args:
+      workdir: of a training run, finished or not.
+      which: the `best` checkpoint or the `last`.
+
+    Raises:
+      UserError: there is no checkpoint, or config, label space or tokenizer do not fit it.
+    """
+    options = workdir.read_experiment()
+    label_space = workdir.read_label_space()
+    tokenizer = load_tokenizer(workdir.tokenizer)
+    checkpoints = Checkpoints(workdir.checkpoints, read_only=True)
+    step = checkpoints.step(which)
+    if step is None:
+        raise UserError(f"{workdir.checkpoints}: holds no checkpoint yet; train first, or wait")
+    model = experiment.fitted_model(
+        options, tokenizer.vocab_size, tokenizer.pad_id, len(label_space)
+    )
+    steps = make_steps(_mesh(options), model, options.loss, options.optim)
+    shapes = {"coder": steps.state_shapes.params}
+    progress, items = checkpoints.restore(step, shapes, label_space.hash)
+    checkpoints.close()
+    threshold, tuned = workdir.read_threshold(step), True
+    if threshold is None:
+        # The best checkpoint is saved right after the evaluation that found it to be the best.
+        threshold, tuned = progress.threshold, progress.best_step == step
+    return TrainedCoder(
+        options,
+        label_space,
+        tokenizer,
+        step,
+        threshold,
+        tuned,
+        steps,
+        items["coder"],
+    )
+
+
+def _mesh(options: Experiment) -> jax.sharding.Mesh:
+    """The config's mesh where it fits this machine, else as many devices as divide a batch."""
+    documents = options.batches.documents
+    try:
+        mesh = sharding.make_mesh(**dataclasses.asdict(options.mesh))
+        if documents % sharding.shard_count(mesh, sharding.ShardingRules().batch) == 0:
+            return mesh
+    except ValueError:  # trained on other hardware
+        pass
+    devices = jax.devices()
+    return sharding.make_mesh(devices=devices[: math.gcd(len(devices), documents)])
