@@ -1,0 +1,59 @@
+r"""CodiEsp (CLEF eHealth 2020): ICD-10 codes of Spanish clinical cases, or of their translation.
+
+    jaxcoder train --config configs/codiesp.py --workdir runs/codiesp_es \
+        --config.records.source_dir=DIR/final_dataset_v4_to_publish
+    jaxcoder evaluate --workdir runs/codiesp_es --split validation
+
+DIR is where the Zenodo archive 3837305 was unpacked. Arguments, as in
+configs/codiesp.py:language=en,codes=D
+
+  language      es, or en (machine translation, without evidence spans)
+  codes         D (diagnoses, ICD-10-CM) or P (procedures, ICD-10-PCS)
+  evidence      gold (annotated spans; Spanish alone has them) or silver (document labels alone)
+
+For English, official descriptions help: --config.tokens.labels.descriptions=ICD-10-CM-ORDER-FILE
+"""
+
+from ml_collections import ConfigDict
+
+_CHOICES = {"language": ("es", "en"), "codes": ("D", "P"), "evidence": ("gold", "silver")}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the experiment."""
+    chosen = {key: values[0] for key, values in _CHOICES.items()}
+    given = dict(pair.partition("=")[::2] for pair in arg.split(",") if pair)
+    for key, value in given.items():
+        if value not in _CHOICES.get(key, ()):
+            raise ValueError(f"argument {key}={value}: expected one of {_CHOICES}")
+    if given.get("language") == "en":
+        chosen["evidence"] = "silver"
+    chosen |= given
+    if chosen["language"] == "en" and chosen["evidence"] == "gold":
+        raise ValueError("argument evidence=gold: the English texts have no spans; use silver")
+    gold = chosen["evidence"] == "gold"
+
+    config = ConfigDict()
+    config.records = {
+        "source": "codiesp",
+        "options": {"language": chosen["language"], "codes": chosen["codes"]},
+    }
+    config.tokens = {
+        "serialise": {"sections": ("notes",), "max_tokens": 3072},
+        "tokenizer": {"vocab_size": 8000},
+        "silver": {"enabled": not gold},
+        "mini": {
+            "per_contact": 40.0,
+            "sources": ("evidence",) if gold else ("silver", "descriptions"),
+        },
+    }
+    config.batches = {"tokens": 4096, "mini_share": 4.0}
+    config.model = {
+        "encoder": {"width": 256, "layers": 1, "heads": 4, "feedforward": 1024, "convolution": 3,
+                    "window": 256, "dropout": 0.2},
+        "head": {"kind": "laat"},
+    }
+    config.loss = {"evidence_weight": 2.0, "silver_weight": 0.0 if gold else 2.0}
+    config.optim = {"learning_rate": 1.5e-3, "ema": 0.998}
+    config.train = {"total": "10 epochs", "evaluate_every": "2 epochs"}
+    return config

@@ -1,0 +1,37 @@
+r"""The demo: the whole way on a synthetic cohort, in minutes on 2 CPU cores.
+
+    jaxcoder train --config configs/demo.py --workdir runs/demo
+    jaxcoder evaluate --workdir runs/demo --split test
+
+Also the place to start from with your own tables: see the README. Without medications and
+laboratory results: --config.tokens.serialise.sections="('notes',)"
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the experiment."""
+    config = ConfigDict()
+    config.records = {"source": "synthetic", "options": {"patients": 2500}}
+    config.tokens = {
+        "serialise": {"max_tokens": 1024},
+        "tokenizer": {"vocab_size": 4000},
+        "silver": {"enabled": False},
+        "mini": {"per_contact": 0.0},
+    }
+    config.batches = {"tokens": 8192}
+    config.model = {
+        "encoder": {
+            "width": 128,
+            "layers": 1,
+            "heads": 4,
+            "feedforward": 512,
+            "convolution": 3,
+            "window": 128,
+        },
+        "head": {"kind": "laat"},
+    }
+    config.optim = {"learning_rate": 3e-3}
+    config.train = {"total": "5 epochs"}
+    return config

@@ -1,0 +1,130 @@
+"""An experiment: everything that a config file says, checked, as frozen dataclasses."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from jaxcoder.batches import BatchOptions
+from jaxcoder.errors import UserError
+from jaxcoder.losses import LossOptions
+from jaxcoder.models.coder import CoderOptions
+from jaxcoder.optim import OptimOptions
+from jaxcoder.records.builder import RecordsOptions
+from jaxcoder.settings import build
+from jaxcoder.tokens.builder import TokensOptions
+
+_DURATION = re.compile(r"^\s*([0-9]*\.?[0-9]+)\s*(steps?|epochs?|examples?|%)\s*$")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshOptions:
+    """Shape of the device mesh; -1 takes the devices that the other axes leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Durations and decisions of a training run.
+
+    A duration is a number and a unit: `500 steps`, `12 epochs` (passes over the training contacts), `1e6 examples`,
+    and for `warmup` also `5 %` of the whole.
+
+    Attributes:
+      total: length of the run.
+      warmup: length of the learning rate's rise from zero.
+      evaluate_every: between evaluations on the validation split; each saves a checkpoint.
+      checkpoint_every: between further checkpoints; empty for none.
+      log_every: between lines of `train_metrics.jsonl`.
+      metric: key of the validation metrics that decides which checkpoint is best.
+      patience: evaluations without improvement before the run stops; 0 never stops early.
+    """
+
+    total: str = "10 epochs"
+    warmup: str = "5 %"
+    evaluate_every: str = "1 epoch"
+    checkpoint_every: str = ""
+    log_every: str = "20 steps"
+    metric: str = "micro_f1"
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("total", "warmup", "evaluate_every", "checkpoint_every", "log_every"):
+            value = getattr(self, name)
+            if not (_DURATION.match(value) or (name == "checkpoint_every" and not value)):
+                raise ValueError(f"{name} = {value!r}: expected a duration such as '500 steps', '2 epochs'")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One config file. Each group is the options of the module that does the work.
+
+    Attributes:
+      seed: of initial weights, dropout and the order of batches.
+      data_dir: where contact records and token records lie or are built.
+    """
+
+    seed: int = 0
+    data_dir: str = "data"
+    records: RecordsOptions = RecordsOptions()
+    tokens: TokensOptions = TokensOptions()
+    batches: BatchOptions = BatchOptions()
+    model: CoderOptions = CoderOptions()
+    loss: LossOptions = LossOptions()
+    optim: OptimOptions = OptimOptions()
+    train: TrainOptions = TrainOptions()
+    mesh: MeshOptions = MeshOptions()
+
+
+def read(config: Mapping[str, Any]) -> Experiment:
+    """Checks the mapping that a config file returns.
+
+    Raises:
+      UserError: an unknown key or a value of the wrong type or range.
+    """
+    return build(Experiment, config, "config")
+
+
+def load(path: epath.PathLike) -> Experiment:
+    """Reads the `config.json` of a workdir.
+
+    Raises:
+      UserError: there is none, or it is not readable.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: not found; --workdir must name a folder that `jaxcoder train` has written")
+    try:
+        return read(json.loads(path.read_text()))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON (line {error.lineno}); restore it or train in a new workdir") from None
+
+
+def fitted_model(options: Experiment, vocab_size: int, pad_id: int, num_labels: int) -> CoderOptions:
+    """The config's model with the sizes that the tokenizer and the label space decide."""
+    encoder = dataclasses.replace(options.model.encoder, vocab_size=vocab_size, pad_id=pad_id)
+    head = dataclasses.replace(options.model.head, num_labels=num_labels)
+    return CoderOptions(encoder, head)
+
+
+def steps(duration: str, *, per_epoch: int, batch: float, total: int = 0) -> int:
+    """Converts a duration to optimiser steps, at least one.
+
+    Args:
+      duration: a number and a unit, as in `TrainOptions`.
+      per_epoch: optimiser steps in one pass over the training contacts.
+      batch: contacts in a step, on average.
+      total: steps of the whole run, for `%`.
+    """
+    match = _DURATION.match(duration)
+    if not match:
+        raise UserError(f"{duration!r}: expected a duration such as '500 steps', '2 epochs', '5 %'")
+    number, unit = float(match[1]), match[2].rstrip("s")
+    scale = {"step": 1.0, "epoch": per_epoch, "example": 1 / batch, "%": total / 100}[unit]
+    return max(1, round(number * scale))

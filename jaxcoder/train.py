@@ -1,0 +1,223 @@
+"""Trains a coder on the contacts that a config names, and evaluates it along the way.
+
+    jaxcoder train --config configs/demo.py --workdir runs/demo
+    jaxcoder train --config configs/codiesp.py:language=en --workdir runs/en \
+        --config.train.total='5 epochs'
+
+What is missing under the config's data_dir (contact records, token records) is built first. A run
+that was killed goes on when the same command is given again: from its last checkpoint, with the
+same batches, the same dropout and the same log. The workdir then holds all that evaluate and
+predict need.
+"""
+
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags, logging
+from tqdm import tqdm
+
+from jaxcoder import batches, entry, evaluate, experiment, sharding, steps
+from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.errors import UserError
+from jaxcoder.experiment import Experiment
+from jaxcoder.records import builder as records_builder
+from jaxcoder.steps import TrainState
+from jaxcoder.tokens import builder as tokens_builder
+from jaxcoder.tokens.builder import TokenData
+from jaxcoder.train_log import TrainLog
+from jaxcoder.workdir import Workdir
+
+_BAR = ("loss", "documents_per_second", "tokens_per_second", "padding_share")
+
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    entry.define_config_flag(Experiment)
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run; a run that it holds is continued.", required=True
+    )
+
+
+def main() -> None:
+    """Trains. The order in the loop is a contract: batch, step, log, evaluate, save."""
+    config = flags.FLAGS.config.to_dict()
+    options = experiment.read(config)
+    workdir = Workdir(flags.FLAGS.workdir)
+    lead = jax.process_index() == 0
+    started = time.monotonic()
+
+    ################################# Data #################################
+
+    data = prepare(options)
+    plan = batches.TrainingPlan(data, options.batches, options.seed)
+    facts = evaluate.read_facts(data.split("validation"))
+
+    def in_steps(duration: str, total: int = 0) -> int:
+        return experiment.steps(
+            duration, per_epoch=plan.steps_per_epoch, batch=plan.contacts_per_step, total=total
+        )
+
+    total_steps = in_steps(options.train.total)
+    evaluate_every = in_steps(options.train.evaluate_every)
+    checkpoint_every = in_steps(options.train.checkpoint_every or options.train.evaluate_every)
+    log_every = in_steps(options.train.log_every)
+
+    ########################## Model and optimiser #########################
+
+    mesh = sharding.make_mesh(**dataclasses.asdict(options.mesh))
+    optim_options = dataclasses.replace(
+        options.optim,
+        total_steps=total_steps,
+        warmup_steps=min(total_steps, in_steps(options.train.warmup, total_steps)),
+    )
+    model = experiment.fitted_model(
+        options, data.tokenizer.vocab_size, data.tokenizer.pad_id, len(data.label_space)
+    )
+    jitted = steps.make_steps(mesh, model, options.loss, optim_options)
+
+    ############################ Start, or go on ###########################
+
+    if lead:
+        workdir.create(config, data)
+    decisive, larger = options.train.metric, options.train.metric != "loss"
+    checkpoints = Checkpoints(workdir.checkpoints, metric=decisive, larger_is_better=larger)
+    progress = Progress(step=0, label_space=data.label_space.hash)
+    last = checkpoints.step("last")
+    if last is None:
+        state = jitted.init(options.seed)
+    else:
+        shapes = _items(jitted.state_shapes, jitted.state_shapes.params)
+        progress, items = checkpoints.restore(last, shapes, progress.label_space)
+        state = TrainState(**{"params": items["coder"], **items["training"]})
+        logging.info("going on from step %d of %d", last, total_steps)
+    log = TrainLog(workdir, progress.step) if lead else None
+
+    ################################# Loop #################################
+
+    bar = tqdm(
+        total=total_steps,
+        initial=progress.step,
+        unit="step",
+        disable=not (lead and sys.stderr.isatty()),
+    )
+    feed = plan.batches(progress.step, jax.process_index(), jax.process_count())
+    recent: list[tuple[Mapping[str, jax.Array], int]] = []
+    while progress.step < total_steps and not _out_of_patience(progress, options.train.patience):
+        batch = next(feed)
+        state, metrics = jitted.train(state, sharding.put_batch(batch, jitted.batch_sharding))
+        recent.append((metrics, batch["tokens"].size * jax.process_count()))
+        progress = dataclasses.replace(progress, step=progress.step + 1)
+        step, ending = progress.step, progress.step == total_steps
+        bar.update()
+
+        if log and (step % log_every == 0 or ending):
+            numbers = _mean(recent, log.seconds)
+            log.write(step, numbers, "train")
+            bar.set_postfix({key: f"{numbers[key]:.3g}" for key in _BAR})
+        if step % log_every == 0:
+            recent = []
+
+        scores = None
+        if step % evaluate_every == 0 or ending:
+            summary = evaluate.evaluate(
+                evaluate.model_score(jitted, jitted.evaluation_params(state)),
+                batches.evaluation_batches(data, "validation", options.batches),
+                facts,
+                data.label_space,
+                jitted.batch_sharding,
+            )
+            scores = summary.metrics
+            progress = _judged(progress, scores, decisive, larger)
+            if log:
+                log.write(step, scores, "validation")
+                log.seconds()  # an evaluation's time is not the training's
+                shown = ", ".join(f"{key} {scores[key]:.4f}" for key in ("loss", "micro_f1", "map"))
+                bar.write(f"step {step} of {total_steps}: validation {shown}", file=sys.stderr)
+
+        if scores or step % checkpoint_every == 0:
+            coder = jitted.evaluation_params(state)
+            checkpoints.save(progress, _items(state, coder), scores)
+
+    ############################### Leave it ###############################
+
+    checkpoints.close()
+    bar.close()
+    if log:
+        log.close()
+        best = checkpoints.step("best")
+        seconds = time.monotonic() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"{workdir.path}: {progress.step} of {total_steps} steps, best at step {best} "
+            f"({decisive} {progress.best_value:.4f} on validation); "
+            f"{seconds:.0f} s, peak memory {peak:.1f} GiB"
+        )
+
+
+def prepare(options: Experiment) -> TokenData:
+    """Opens the token records of an experiment; builds what is missing where one process runs.
+
+    Raises:
+      UserError: something is missing on a pod, with the command that builds it; or a mistake in the
+        source's files or in the options.
+    """
+    if jax.process_count() > 1:
+        return tokens_builder.open_built(options.records, options.tokens, options.data_dir)
+    contacts = records_builder.build(options.records.open(), options.data_dir, say=logging.info)
+    return tokens_builder.build(contacts, options.data_dir, options.tokens, say=logging.info)
+
+
+def _items(state: TrainState, coder: Any) -> dict[str, Any]:
+    """The items of a checkpoint: `coder`, what predicts, and `training`, the rest of the state.
+
+    Where predictions are made with a moving average, training's own parameters belong to the rest.
+    """
+    rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state, "ema": state.ema}
+    return {"coder": coder, "training": rest if state.ema is None else rest | {"params": state.params}}
+
+
+def _mean(
+    recent: list[tuple[Mapping[str, jax.Array], int]], seconds: Any
+) -> dict[str, float]:
+    """The means of the steps since the last log, and the rates at which they went."""
+    metrics = jax.device_get([metrics for metrics, _ in recent])
+    elapsed = seconds()  # after device_get: the steps are done now
+    numbers = {key: float(np.mean([m[key] for m in metrics])) for key in metrics[0]}
+    documents, tokens = (sum(float(m[key]) for m in metrics) for key in ("documents", "tokens"))
+    computed = sum(size for _, size in recent)
+    return numbers | {
+        "documents_per_second": documents / elapsed,
+        "tokens_per_second": tokens / elapsed,
+        "padding_share": 1 - tokens / computed,
+    }
+
+
+def _judged(
+    progress: Progress, scores: Mapping[str, float], decisive: str, larger: bool
+) -> Progress:
+    """The progress after an evaluation: is this the best so far?"""
+    if decisive not in scores:
+        raise UserError(f"config.train.metric = {decisive!r}: expected one of {', '.join(scores)}")
+    value, best = scores[decisive], progress.best_value
+    better = best is None or (value > best if larger else value < best)
+    return dataclasses.replace(
+        progress,
+        threshold=scores["threshold"],
+        best_value=value if better else best,
+        best_step=progress.step if better else progress.best_step,
+        evaluations_since_best=0 if better else progress.evaluations_since_best + 1,
+    )
+
+
+def _out_of_patience(progress: Progress, patience: int) -> bool:
+    return 0 < patience <= progress.evaluations_since_best
+
+
+if __name__ == "__main__":
+    entry.launch(define_flags, main, __doc__)

@@ -1,0 +1,62 @@
+"""The log of a training run: `train_metrics.jsonl` and TensorBoard's files."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+
+from tensorboardX import SummaryWriter
+
+from jaxcoder.workdir import Workdir
+
+
+class TrainLog:
+    """Writes one line of numbers at a time. Numbers only: no text of a note can reach it."""
+
+    def __init__(self, workdir: Workdir, step: int):
+        """Opens the log of a run, and forgets the lines after a step: a killed run does those steps again.
+
+        Args:
+          workdir: of the run.
+          step: of the checkpoint that the run goes on from; 0 for a new run.
+        """
+        path = workdir.train_metrics
+        kept = []
+        if path.exists():
+            # The last line of a killed run may be cut short: it has no newline, and its step comes again.
+            for line in path.read_text().splitlines(keepends=True):
+                if line.endswith("\n") and json.loads(line)["step"] <= step:
+                    kept.append(line)
+        temporary = path.parent / f".{path.name}.tmp"
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
+        self._file = path.open("a")
+        # purge_step hides in TensorBoard what a killed run wrote after its last checkpoint.
+        self._board = SummaryWriter(str(workdir.tensorboard), purge_step=step + 1, flush_secs=10)
+        self._since = time.monotonic()
+
+    def seconds(self) -> float:
+        """Returns the seconds since the last call, or since the log was opened."""
+        now = time.monotonic()
+        elapsed, self._since = now - self._since, now
+        return elapsed
+
+    def write(self, step: int, numbers: Mapping[str, float], group: str) -> None:
+        """Writes one line.
+
+        Args:
+          step: optimiser steps done.
+          numbers: by name; those that are not finite become null in the JSON line.
+          group: `train` or the name of the evaluated split; stands before the names, with a slash.
+        """
+        named = {f"{group}/{name}": float(value) for name, value in numbers.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in named.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        for name, value in named.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._file.close()
+        self._board.close()

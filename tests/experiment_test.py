@@ -1,0 +1,42 @@
+import json
+
+import pytest
+
+from jaxcoder import experiment
+from jaxcoder.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [("500 steps", 500), ("1 step", 1), ("2 epochs", 80), ("0.5 epochs", 20), ("160 examples", 10), ("5 %", 50)],
+)
+def test_durations_become_steps(duration, expected):
+    assert experiment.steps(duration, per_epoch=40, batch=16, total=1000) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"sead": 1}, r"config\.sead: unknown key; did you mean 'seed'\?"),
+        ({"train": {"total": "ten epochs"}}, r"config\.train: total = 'ten epochs': expected a duration"),
+        ({"train": {"patience": "3"}}, r"config\.train\.patience = '3': expected int"),
+        ({"train": 3}, r"config\.train = 3: expected a group of keys"),
+    ],
+)
+def test_mistakes_are_one_clear_line(config, message):
+    with pytest.raises(UserError, match=message):
+        experiment.read(config)
+
+
+def test_a_workdir_without_config_is_named(tmp_path):
+    with pytest.raises(UserError, match="--workdir must name a folder"):
+        experiment.load(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        experiment.load(tmp_path / "config.json")
+
+
+def test_config_json_round_trips(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"seed": 3, "train": {"total": "5 steps"}}))
+    loaded = experiment.load(tmp_path / "config.json")
+    assert (loaded.seed, loaded.train.total) == (3, "5 steps")
