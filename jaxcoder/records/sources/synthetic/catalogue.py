@@ -35,7 +35,7 @@ COLUMNS: dict[str, str] = {
     "companions": "condition raised_by factor",
     "phrases": "slot note specialty text",
 }
-"""The tables, one CSV file each, and their columns; data/README.md says what each means."""
+"""The tables, one CSV file each, and their columns; tables/README.md says what each means."""
 
 NOTES = ("admission", "progress", "discharge", "outpatient")
 """Kinds of notes: the first three of an admission, the last of an outpatient visit."""
@@ -69,7 +69,7 @@ class Catalogue:
           UserError: a missing file or column, or a cell that is not as it should be; file, row and
             column are named.
         """
-        packaged = importlib.resources.files(__package__) / "data"
+        packaged = importlib.resources.files(__package__) / "tables"
         digest = hashlib.blake2b(digest_size=8)
         self._rows: dict[str, list[Row]] = {}
         for table, columns in COLUMNS.items():

@@ -1,4 +1,4 @@
-"""What the catalogue holds: conditions and all that belongs to them, tests, specialties, phrases."""
+"""What the catalogue holds: conditions with all that is theirs, tests, specialties, phrases."""
 
 import dataclasses
 
