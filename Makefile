@@ -54,7 +54,7 @@ $(VENV)/pyvenv.cfg:
 # uv installs in 14 s where pip takes 40 s to 60 s (2 cores, empty caches; uv itself: 4 s). pip does
 # the work where uv cannot be had, and where pip has an index of its own, of which uv knows nothing.
 define install
-	@if ! $(bin)/pip config list | grep -qE '\.(index-url|no-index)=' \
+	@if ! $(bin)/pip config list | grep -E '\.(index-url|no-index)=' >/dev/null \
 	  && $(bin)/pip install --quiet 'uv>=0.9' 2>/dev/null \
 	  && $(bin)/uv pip install --quiet --python $(bin)/python -c constraints.txt -e '$(1)'; \
 	then echo 'installed $(1) with uv'; \
