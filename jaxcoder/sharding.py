@@ -94,6 +94,9 @@ class ShardingRules:
         return PartitionSpec(*parts)
 
 
+DEFAULT_RULES = ShardingRules()
+
+
 def shard_count(mesh: Mesh, axes: Sequence[str]) -> int:
     """Returns over how many devices the mesh splits an array axis that lies on these mesh axes."""
     return math.prod(mesh.shape[axis] for axis in axes)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcoder import losses, optim, sharding
 from jaxcoder.models import coder
-from jaxcoder.models.chunks import Layout
+from jaxcoder.models.chunks import WHOLE, Layout
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -73,7 +73,7 @@ def train_step(
     model: coder.CoderOptions,
     loss: losses.LossOptions,
     optimiser: optim.OptimOptions,
-    layout: Layout = Layout(),
+    layout: Layout = WHOLE,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step of training.
 
@@ -124,7 +124,7 @@ def train_step(
 
 
 def eval_step(
-    params: Any, batch: Batch, *, model: coder.CoderOptions, layout: Layout = Layout()
+    params: Any, batch: Batch, *, model: coder.CoderOptions, layout: Layout = WHOLE
 ) -> dict[str, jax.Array]:
     """Scores a batch.
 
@@ -191,7 +191,7 @@ def make_steps(
     model: coder.CoderOptions,
     loss: losses.LossOptions,
     optim_options: optim.OptimOptions,
-    rules: sharding.ShardingRules = sharding.ShardingRules(),
+    rules: sharding.ShardingRules = sharding.DEFAULT_RULES,
 ) -> Steps:
     """Jits the steps with the shardings of a mesh.
 

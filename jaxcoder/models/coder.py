@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcoder.models.chunks import Layout
+from jaxcoder.models.chunks import WHOLE, Layout
 from jaxcoder.models.encoder import DTYPES, Encoder, EncoderOptions
 from jaxcoder.models.label_attention import HeadOptions, LabelAttention
 
@@ -45,7 +45,7 @@ class Coder(nn.Module):
 
 def _init(options: CoderOptions, rng: jax.Array) -> Any:
     tokens_BxT, length_B = jnp.zeros((1, 1), jnp.int32), jnp.ones((1,), jnp.int32)
-    return Coder(options).init({"params": rng}, tokens_BxT, length_B, None, Layout())["params"]
+    return Coder(options).init({"params": rng}, tokens_BxT, length_B, None, WHOLE)["params"]
 
 
 def init(options: CoderOptions, rng: jax.Array) -> Params:
@@ -76,7 +76,7 @@ def apply(
     *,
     focus_BxK: jax.Array | None = None,
     rng: jax.Array | None = None,
-    layout: Layout = Layout(),
+    layout: Layout = WHOLE,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Computes the logits of documents.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcoder.models.attention import WindowAttention
-from jaxcoder.models.layers import LayerNorm, Product, dropout, weight
+from jaxcoder.models.layers import LayerNorm, Product, dropout, dropout_key, gelu, weight
 
 FAMILIES = ("bert",)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -30,7 +30,7 @@ class EncoderOptions:
       token_types: rows of the token type table, of which row 0 is added; 0 for no table.
       pad_id: the token of padding. Masks come from lengths, never from it.
       norm_epsilon: 1e-12 in BERT, 1e-5 in RoBERTa.
-      dropout: share of states dropped, in [0, 1); rounded to 1/256.
+      dropout: share of states dropped, in [0, 1).
       attention_dropout: share of attention weights dropped; −1 for the same as `dropout`.
       convolution: width in tokens of a convolution over the document after the embedding, odd; 0
         for none. It is the one part that sees over window borders.
@@ -114,7 +114,7 @@ class Convolution(nn.Module):
             before, after = max(-offset, 0), max(offset, 0)
             padded = jnp.pad(product, ((0, 0), (before, after), (0, 0)))
             y = y + padded[:, after : after + length]
-        return x_BxTxD + jax.nn.gelu(y, approximate=False)
+        return x_BxTxD + gelu(y)
 
 
 class Layer(nn.Module):
@@ -131,6 +131,9 @@ class Layer(nn.Module):
         def product(name: str, shape: tuple[int, int], axes: tuple[str, str]) -> Product:
             return Product("btd,de->bte", shape, axes, dtype=dtype, name=name)
 
+        def drop(x: jax.Array) -> jax.Array:
+            return dropout(dropout_key(self, options.dropout), x, options.dropout)
+
         attended = WindowAttention(
             width=width,
             heads=options.heads,
@@ -141,12 +144,12 @@ class Layer(nn.Module):
             dtype=dtype,
             name="attention",
         )(x_BxTxD, valid_BxT)
-        x_BxTxD = x_BxTxD + dropout(self, attended, options.dropout)
+        x_BxTxD = x_BxTxD + drop(attended)
         x_BxTxD = LayerNorm(options.norm_epsilon, dtype, name="attention_norm")(x_BxTxD)
         u_BxTxF = product("feedforward_in", (width, inner), ("width", "feedforward"))(x_BxTxD)
-        u_BxTxF = jax.nn.gelu(u_BxTxF, approximate=False)
+        u_BxTxF = gelu(u_BxTxF)
         y_BxTxD = product("feedforward_out", (inner, width), ("feedforward", "width"))(u_BxTxF)
-        x_BxTxD = x_BxTxD + dropout(self, y_BxTxD, options.dropout)
+        x_BxTxD = x_BxTxD + drop(y_BxTxD)
         return LayerNorm(options.norm_epsilon, dtype, name="output_norm")(x_BxTxD), None
 
 
@@ -170,7 +173,7 @@ class Embedding(nn.Module):
             shape = (options.token_types, options.width)
             x_BxTxD = x_BxTxD + weight(self, "token_type", normal, shape, (None, None))[0]
         x_BxTxD = LayerNorm(options.norm_epsilon, dtype, name="norm")(x_BxTxD)
-        return dropout(self, x_BxTxD, options.dropout)
+        return dropout(dropout_key(self, options.dropout), x_BxTxD, options.dropout)
 
 
 class Encoder(nn.Module):

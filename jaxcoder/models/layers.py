@@ -76,16 +76,63 @@ class LayerNorm(nn.Module):
         return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
 
 
-def dropout(module: nn.Module, x: jax.Array, rate: float) -> jax.Array:
-    """Drops elements of x where the module was given a `dropout` key; otherwise returns x.
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """Returns x Φ(x), the exact GELU by the error function (Hendrycks and Gimpel, arXiv:1606.08415).
 
-    The rate is rounded to 1/256, so that one random word serves four elements: on 2 CPU cores the
-    random words were the cost.
+    The backward pass keeps the slope instead of what autodiff would: a feed-forward part, forward
+    and backward, took 257 ms instead of 299 ms (2 CPU cores, 10,240 tokens, D=256, F=1,024).
     """
-    threshold = round(rate * 256)
-    if not threshold or not module.has_rng("dropout"):
+    return _gelu_forward(x)[0]
+
+
+def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    wide = x.astype(jnp.float32)
+    below = 0.5 * (1 + jax.lax.erf(wide * 2**-0.5))
+    slope = below + wide * jnp.exp(-0.5 * jnp.square(wide)) * (2 * jnp.pi) ** -0.5
+    return (wide * below).astype(x.dtype), slope.astype(x.dtype)
+
+
+def _gelu_backward(slope: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    return (gradient * slope,)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+def dropout_key(module: nn.Module, rate: float) -> jax.Array | None:
+    """Returns uint32 [2] to drop with, or None where the module was given no `dropout` key."""
+    if not rate or not module.has_rng("dropout"):
+        return None
+    return jax.random.key_data(module.make_rng("dropout"))
+
+
+def _scramble(bits: jax.Array) -> jax.Array:
+    # The 32-bit mixer "lowbias32" of github.com/skeeto/hash-prospector.
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
+    bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
+    return bits ^ (bits >> 16)
+
+
+def dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
+    """Sets a share of the elements of x to zero and scales the rest to keep the mean.
+
+    Whether an element is dropped is a hash of its index and the key: as cheap as the multiplication
+    (`jax.random.bernoulli` was a tenth of a training step on 2 CPU cores), not stored for the
+    backward pass, and the same on any mesh.
+
+    Args:
+      key: uint32 [2] from `dropout_key`; None to return x.
+      x: any array.
+      rate: share dropped, in [0, 1).
+    """
+    if key is None or not rate:
         return x
-    size = x.size
-    words = jax.random.bits(module.make_rng("dropout"), ((size + 3) // 4,), jnp.uint32)
-    octets = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(x.shape)
-    return jnp.where(octets >= threshold, x * (256 / (256 - threshold)), jnp.zeros((), x.dtype))
+    index, stride = jnp.zeros((), jnp.uint32), 1
+    for axis in reversed(range(x.ndim)):  # modulo 2³²
+        position = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        index = index + position * jnp.uint32(stride % 2**32)
+        stride *= x.shape[axis]
+    bits = _scramble(_scramble(index ^ key[0]) + key[1])
+    kept = bits >= jnp.uint32(round(rate * 2**32))
+    return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
