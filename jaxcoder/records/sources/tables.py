@@ -1,6 +1,8 @@
 """A user's own extract: the five relations as Parquet or CSV files in one folder."""
 
+import csv
 import dataclasses
+import gzip
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,10 +14,10 @@ from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import codes as icd
 from jaxcoder.records.sources import fingerprint, parse_options
-from jaxcoder.records.sources.relations import COLUMNS, RelationalSource
+from jaxcoder.records.sources.relations import COLUMNS, RelationalSource, size
 from jaxcoder.records.split import split_of
 
-_ENDINGS = (".parquet", ".csv", ".csv.gz", ".csv.zst")
+_ENDINGS = (".parquet", ".csv", ".csv.gz")
 
 
 def _shares(text: str) -> tuple[float, ...]:
@@ -45,6 +47,7 @@ class TablesOptions:
             raise ValueError(f"name = {self.name!r}: expected letters, digits and _")
         split_of("", self.seed, self.shares)
         icd.canonical_system(self.system)
+        size(self.memory_limit)
 
 
 class Tables(RelationalSource):
@@ -114,9 +117,36 @@ class Tables(RelationalSource):
                 if paths[0].endswith(".parquet"):
                     held[relation] = connection.read_parquet(paths)
                 else:
-                    literal = paths[0].replace("'", "''")
-                    held[relation] = connection.sql(
-                        f"SELECT * FROM read_csv('{literal}', header = true, all_varchar = true, "
-                        "quote = '\"', escape = '\"', max_line_size = 16000000)"
-                    )
+                    held[relation] = connection.sql(_csv(files[0]))
         return held
+
+
+def _csv(path: epath.Path) -> str:
+    """A query of a CSV file, every column as text.
+
+    Nothing but the delimiter is guessed, and that from the header: DuckDB guesses from rows, and
+    commas and quotes in notes mislead it.
+    """
+    try:
+        with path.open("rb") as file:
+            zipped = path.name.endswith(".gz")
+            raw = (gzip.GzipFile(fileobj=file) if zipped else file).readline()
+        line = raw.decode("utf-8-sig").strip("\r\n")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); expected CSV") from None
+    delimiter = max(",;\t|", key=line.count)
+    header = next(csv.reader([line], delimiter=delimiter), [])
+    if not header:
+        raise UserError(f"{path}: no header; expected a line of column names")
+    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in header)
+    return (
+        f"SELECT * FROM read_csv({_literal(str(path))}, auto_detect = false, header = true, "
+        f"delim = {_literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}, "
+        "max_line_size = 16000000)"
+    )
+
+
+def _literal(text: str) -> str:
+    """A text as SQL writes it."""
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"

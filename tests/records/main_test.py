@@ -1,0 +1,51 @@
+import pytest
+
+from jaxcoder.errors import UserError
+from jaxcoder.records import __main__ as command
+from jaxcoder.records import builder
+
+
+@pytest.fixture
+def extract(tmp_path):
+    folder = tmp_path / "extract"
+    folder.mkdir()
+    (folder / "contacts.csv").write_text(
+        "contact_id,patient_id,start,end,specialty,age,sex\n"
+        + "".join(f"c{i},p{i},,,,,\n" for i in range(40))
+    )
+    (folder / "codes.csv").write_text(
+        "contact_id,code,system,role,rank\n" + "".join(f"c{i},I10,icd10,,\n" for i in range(40))
+    )
+    return folder
+
+
+def test_builds_and_prints_the_report(extract, tmp_path, capsys):
+    arguments = ["--source", "tables", "--source_dir", str(extract), "--data_dir", str(tmp_path)]
+    command.main([*arguments, "--option", "name=mine"])
+    lines = capsys.readouterr().out.splitlines()
+    data = builder.open_contacts(tmp_path, "mine")
+    assert lines[-1] == f"Contact records {data.path}"
+    assert lines[1].split()[:2] == ["train", str(len(data.split("train")))]
+    command.main([*arguments, "--option", "name=mine"])
+    assert capsys.readouterr().out.startswith("Reusing contact records ")
+
+
+def test_check_writes_nothing(extract, tmp_path, capsys):
+    command.main(["--source", "tables", "--source_dir", str(extract), "--check"])
+    assert capsys.readouterr().out.splitlines()[1].startswith("train")
+    assert [path.name for path in tmp_path.iterdir()] == ["extract"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "tables", "--option", "name"], "--option name: expected KEY=VALUE"),
+        (["--source", "tables"], "--data_dir is missing"),
+        (["--source", "nothing", "--check"], "--source nothing: unknown source"),
+        ([], "--source"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        command.main(arguments)
+    assert "\n" not in str(caught.value)

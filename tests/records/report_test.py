@@ -1,0 +1,82 @@
+import pytest
+
+from jaxcoder.records.report import SplitReport, table
+from jaxcoder.records.schema import Code, Condition, Contact, Evidence, Lab, Medication, Note
+
+
+def contact(number, *codes, patient="p", **more):
+    return Contact(str(number), patient, codes=tuple(map(Code, codes)), **more)
+
+
+def reports():
+    train, validation = SplitReport(), SplitReport()
+    train.add(
+        contact(
+            1,
+            "I10",
+            "E11.9",
+            notes=(Note("one two  three\nfour"), Note("five")),
+            medications=(Medication("A"),),
+            labs=(Lab("B"), Lab("C")),
+            evidence=(Evidence("I10", 0, 0, 3, 0), Evidence("I10", 0, 4, 7, 0)),
+        )
+    )
+    train.add(contact(2, "I10", notes=(Note("  "),)))
+    validation.add(contact(3, "I10", "J45", "J46", patient="q"))
+    validation.add(contact(4, patient="p"))
+    return train, validation
+
+
+def test_counts_by_hand():
+    train, validation = reports()
+    assert train.summary({"b": 1, "a": 2}, None) == {
+        "contacts": 2,
+        "patients": 1,
+        "codes": 3,
+        "codes_per_contact": 1.5,
+        "distinct_codes": 2,
+        "notes": 3,
+        "words_per_note": round(5 / 3, 2),
+        "medications": 1,
+        "labs": 2,
+        "mentions": 1,
+        "contacts_without_notes": 1,
+        "contacts_without_codes": 0,
+        "dropped": {"a": 2, "b": 1},
+    }
+    summary = validation.summary({}, train)
+    assert summary["unseen_in_train_share"] == round(2 / 3, 4)
+    assert summary["contacts_without_codes"] == 1
+    assert train.overlap(validation) == 1
+
+
+def test_the_ceiling_is_there_only_where_the_truth_is():
+    pytest.importorskip("jaxcoder.records.sources.synthetic.ceiling")
+    report = SplitReport()
+    report.add(contact(1, "I10", conditions=(Condition("I10", True, 1.0),)))
+    assert report.summary({}, None)["ceiling_micro_f1"] == pytest.approx(1.0)
+    assert "ceiling_micro_f1" not in reports()[0].summary({}, None)
+
+
+def test_the_table_has_a_line_a_split_and_a_line_a_reason():
+    train, validation = reports()
+    text = table(
+        {
+            "splits": {
+                "train": train.summary({"codes: malformed icd10 code X": 3}, None),
+                "validation": validation.summary({f"reason {i}": i + 1 for i in range(14)}, train),
+            },
+            "dropped": {"notes: no contact_id": 7},
+            "patients_in_several_splits": 1,
+        }
+    )
+    lines = text.splitlines()
+    assert lines[0].split()[:2] == ["split", "contacts"]
+    assert "ceiling_micro_f1" not in lines[0]
+    assert lines[1].split()[:2] == ["train", "2"]
+    assert "train: 3 × codes: malformed icd10 code X" in lines
+    assert "validation: 14 × reason 13" in lines
+    assert "validation: 1 × reason 0" not in lines
+    assert "validation: 2 more reasons in the report's file" in lines
+    assert "7 × notes: no contact_id" in lines
+    assert "1 patients stand in more than one split" in lines
