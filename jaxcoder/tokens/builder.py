@@ -259,7 +259,7 @@ class _Build:
 
     def _fragments(self) -> Iterator[Fragment]:
         """The strings that mini-documents join, whose codes are in the label space."""
-        options, sources = self.options.mini, self.options.mini.sources
+        sources = self.options.mini.sources
         if "descriptions" in sources:
             yield from minidocs.descriptions(self.table, self.space.codes)
         if not {"evidence", "silver"} & set(sources):

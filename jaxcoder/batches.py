@@ -1,0 +1,405 @@
+"""Batches: fixed shapes from records of any length, the same for every number of hosts.
+
+The plan of an epoch, which records stand together in which batch, is a pure function of the data's
+lengths, the seed and the epoch. A process takes its share of the rows of each planned batch, so
+that the global batch at a step is the same however many processes there are, and a run that goes on
+at a step sees what it would have seen.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+
+from jaxcoder import buckets
+from jaxcoder.errors import UserError
+from jaxcoder.tokens.data import MINI, Record, TokenData
+
+Batch = dict[str, np.ndarray]
+"""Of one process, B its rows: `tokens` int32 [B, T]; `length` int32 [B], real tokens, 0 on padding
+rows; `labels` int32 [B, K], padded with −1; `missing` int32 [B], gold codes outside the label
+space; `index` int32 [B], number of the record in its split, −1 on padding rows, and in training on
+mini-documents; `_mask` bool [B], False on padding rows; and in training `evidence` int32 [B, E, 4]:
+slot in the row's labels (−1 is padding), first token, token after the last, provenance."""
+
+_AHEAD = 4  # batches made ahead of the one in use
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOptions:
+    """How records are put together.
+
+    Attributes:
+      documents: rows of a batch, over all processes; not used where `tokens` is given.
+      tokens: tokens of a batch, padding included: a batch of length T has tokens // T rows.
+      row_multiple: with `tokens`, rows are a multiple of it. Rows are split over devices, so give
+        it their number, or a multiple that suits all machines a run may go on.
+      max_documents: with `tokens`, the most rows; 0 for no limit.
+      buckets: lengths of batches; empty chooses those with the least padding.
+      max_buckets: how many are chosen at most. Each is compiled once.
+      multiple: of which a chosen length is a multiple.
+      mini_share: mini-documents for each contact of an epoch, another slice of them every epoch.
+      max_labels: label slots of a row; 0 for as many as the data need.
+      max_evidence: evidence slots of a row; 0 for as many as the data need.
+    """
+
+    documents: int = 16
+    tokens: int = 0
+    row_multiple: int = 1
+    max_documents: int = 0
+    buckets: tuple[int, ...] = ()
+    max_buckets: int = 8
+    multiple: int = 16
+    mini_share: float = 1.0
+    max_labels: int = 0
+    max_evidence: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("documents", "row_multiple", "max_buckets", "multiple"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} = {getattr(self, key)}: expected at least 1")
+        for key in ("tokens", "max_documents", "mini_share", "max_labels", "max_evidence"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} = {getattr(self, key)}: expected 0 or more")
+        if any(length < 1 for length in self.buckets):
+            raise ValueError(f"buckets = {list(self.buckets)}: expected lengths of at least 1")
+
+    def rows(self, length: int) -> int:
+        """Rows of a batch of a length, over all processes."""
+        if not self.tokens:
+            return self.documents
+        most = min(self.tokens // length, self.max_documents or self.tokens)
+        return max(1, most // self.row_multiple) * self.row_multiple
+
+
+class Planned(NamedTuple):
+    """A batch that is to be made.
+
+    Attributes:
+      length: tokens of a row, T.
+      items: int64 [rows], what stands in each row; −1 for padding.
+    """
+
+    length: int
+    items: np.ndarray
+
+
+class Slots(NamedTuple):
+    """Fixed sizes of a batch's rows, and what does not fit.
+
+    Attributes:
+      labels: K.
+      evidence: E.
+      labels_dropped: labels of the data set that a cap drops.
+      evidence_dropped: evidence spans that a cap drops, those of dropped labels not counted.
+    """
+
+    labels: int
+    evidence: int
+    labels_dropped: int
+    evidence_dropped: int
+
+
+class TrainingPlan:
+    """The batches of a training run, epoch after epoch without end.
+
+    Attributes:
+      bucket_lengths: lengths T of its batches, rising.
+      slots: sizes of a row.
+      steps_per_epoch: batches of the first epoch; later ones may differ by a few, as their
+        mini-documents do.
+      contacts_per_step: contacts in a batch, on average.
+    """
+
+    def __init__(self, data: TokenData, options: BatchOptions, seed: int) -> None:
+        """Plans; reads no record.
+
+        Args:
+          data: token records.
+          options: how.
+          seed: of the order.
+
+        Raises:
+          UserError: no training split, or buckets that are too short.
+        """
+        if "train" not in data.splits:
+            raise UserError(f"{data.path}: has no split train; it has {', '.join(data.splits)}")
+        self.data, self.options, self.seed = data, options, seed
+        sizes = [data.sizes("train")]
+        self._contacts = len(sizes[0])
+        if options.mini_share and MINI in data.splits:
+            sizes.append(data.sizes(MINI))
+        self._sizes = np.concatenate(sizes)
+        self._minis = len(self._sizes) - self._contacts
+        self._mini_slice = round(options.mini_share * self._contacts) if self._minis else 0
+        lengths = self._sizes[:, 0]
+        self.bucket_lengths = _bucket_lengths(options, lengths[self._members(0)], lengths)
+        self._bucket = np.searchsorted(self.bucket_lengths, lengths).astype(np.int8)
+        self.slots = _slots(self._sizes, options)
+        self._first_steps = [0]  # of each epoch seen so far
+        self.steps_per_epoch = self._steps_in(0)
+        self.contacts_per_step = self._contacts / self.steps_per_epoch
+        self._epoch = functools.lru_cache(maxsize=2)(self._plan_epoch)
+
+    def at(self, step: int) -> Planned:
+        """The batch that is number `step` of the run, from 0."""
+        while self._first_steps[-1] <= step:
+            epoch = len(self._first_steps) - 1
+            self._first_steps.append(self._first_steps[-1] + self._steps_in(epoch))
+        epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
+        return self._epoch(epoch)[step - self._first_steps[epoch]]
+
+    def epoch(self, epoch: int) -> list[Planned]:
+        """The batches of an epoch, in order; items count contacts from 0, then mini-documents."""
+        return self._epoch(epoch)
+
+    def padding_share(self, epoch: int = 0) -> float:
+        """Share in [0, 1] of an epoch's computed tokens that are padding, whole rows included."""
+        real = int(self._sizes[self._members(epoch), 0].sum())
+        computed = sum(planned.length * len(planned.items) for planned in self.epoch(epoch))
+        return 1 - real / computed
+
+    def batches(
+        self,
+        start_step: int = 0,
+        process_index: int | None = None,
+        process_count: int | None = None,
+    ) -> Iterator[Batch]:
+        """Makes batches, without end, in a thread of their own.
+
+        Args:
+          start_step: number of the first batch.
+          process_index: of this process; JAX's own when None.
+          process_count: JAX's own when None.
+
+        Raises:
+          UserError: rows that the number of processes does not divide.
+        """
+        process = _process(self.bucket_lengths, self.options, process_index, process_count)
+        contacts = self.data.batch_source("train")
+        minis = self.data.batch_source(MINI) if self._minis else ()
+
+        def read(item: int) -> tuple[int, Record]:
+            if item < self._contacts:
+                return item, contacts[item]
+            return -1, minis[item - self._contacts]
+
+        def make(planned: Planned) -> Batch:
+            rows = [read(item) if item >= 0 else None for item in process.share(planned.items)]
+            return _make(rows, planned.length, self.slots.labels, self.slots.evidence)
+
+        steps = grain.MapDataset.source(_Steps(self))[start_step:].map(make)
+        return iter(
+            steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD))
+        )
+
+    def _members(self, epoch: int) -> np.ndarray:
+        """The items of an epoch, in order."""
+        start = epoch * self._mini_slice
+        minis = (start + np.arange(self._mini_slice)) % max(1, self._minis)
+        return np.concatenate([np.arange(self._contacts), self._contacts + minis])
+
+    def _steps_in(self, epoch: int) -> int:
+        counts = np.bincount(self._bucket[self._members(epoch)], minlength=len(self.bucket_lengths))
+        return int(buckets.batch_counts(counts, _rows(self.options, self.bucket_lengths)).sum())
+
+    def _plan_epoch(self, epoch: int) -> list[Planned]:
+        rng = np.random.default_rng([self.seed % 2**63, epoch])
+        items = rng.permutation(self._members(epoch))
+        planned = _plan(items, self._bucket[items], self.bucket_lengths, self.options)
+        return [planned[number] for number in rng.permutation(len(planned))]
+
+
+def evaluation_batches(
+    data: TokenData,
+    split: str,
+    options: BatchOptions,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> Iterator[Batch]:
+    """Makes the batches of one pass over a split: every record once, always in the same order.
+
+    Evidence is not among them: evaluation never sees it.
+
+    Args:
+      data: token records.
+      split: one of its splits.
+      options: how; where buckets are chosen, they are chosen for this split.
+      process_index: of this process; JAX's own when None.
+      process_count: JAX's own when None.
+
+    Raises:
+      UserError: an unknown split, buckets that are too short, or rows that the number of processes
+        does not divide.
+    """
+    records = data.batch_source(split)
+    sizes = data.sizes(split)
+    planned, lengths = plan_evaluation(sizes[:, 0], options)
+    process = _process(lengths, options, process_index, process_count)
+    slots = _round_up(int(sizes[:, 1].max()))
+
+    def make(batch: Planned) -> Batch:
+        rows = [(item, records[item]) if item >= 0 else None for item in process.share(batch.items)]
+        return _make(rows, batch.length, slots, None)
+
+    source = grain.MapDataset.source(planned).map(make)
+    return iter(
+        source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD))
+    )
+
+
+def plan_evaluation(
+    lengths: np.ndarray, options: BatchOptions
+) -> tuple[list[Planned], tuple[int, ...]]:
+    """The batches of one pass over records of these lengths, long ones first, and their lengths."""
+    chosen = _bucket_lengths(options, lengths, lengths)
+    bucket = np.searchsorted(chosen, lengths)
+    return _plan(np.arange(len(lengths)), bucket, chosen, options), chosen
+
+
+def padding_share(planned: Sequence[Planned], lengths: np.ndarray) -> float:
+    """Share in [0, 1] of the computed tokens that are padding; each record stands in one batch."""
+    return 1 - int(lengths.sum()) / sum(batch.length * len(batch.items) for batch in planned)
+
+
+class _Steps(Sequence[Planned]):
+    """The planned batches as Grain wants a source: random access by step."""
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        self._plan = plan
+
+    def __len__(self) -> int:
+        return 2**48  # Grain wants a length; no run reaches it
+
+    def __getitem__(self, step: Any) -> Any:
+        return self._plan.at(int(step))
+
+
+class _Process(NamedTuple):
+    """Which rows of each batch a process makes."""
+
+    index: int
+    count: int
+
+    def share(self, items: np.ndarray) -> list[int]:
+        rows = len(items) // self.count
+        return items[self.index * rows : (self.index + 1) * rows].tolist()
+
+
+def _process(
+    lengths: Sequence[int], options: BatchOptions, index: int | None, count: int | None
+) -> _Process:
+    index = jax.process_index() if index is None else index
+    count = jax.process_count() if count is None else count
+    for length in lengths:
+        if options.rows(length) % count:
+            key = "row_multiple" if options.tokens else "documents"
+            raise UserError(
+                f"config.batches.{key} = {getattr(options, key)}: gives {options.rows(length)} rows "
+                f"of {length} tokens, which {count} processes do not divide; choose a multiple of "
+                f"{count}"
+            )
+    return _Process(index, count)
+
+
+def _rows(options: BatchOptions, lengths: Sequence[int]) -> np.ndarray:
+    return np.array([options.rows(length) for length in lengths], np.int64)
+
+
+def _bucket_lengths(
+    options: BatchOptions, typical: np.ndarray, everything: np.ndarray
+) -> tuple[int, ...]:
+    """The config's buckets, or those with the least padding for `typical` that hold `everything`."""
+    longest = int(everything.max())
+    if not options.buckets:
+        return buckets.choose(typical, longest, options.max_buckets, options.multiple, options.rows)
+    chosen = tuple(sorted(set(options.buckets)))
+    if chosen[-1] < longest:
+        raise UserError(
+            f"config.batches.buckets = {list(chosen)}: the longest record has {longest} tokens; "
+            "add a bucket for it, or lower config.tokens.serialise.max_tokens"
+        )
+    return chosen
+
+
+def _plan(
+    items: np.ndarray, bucket: np.ndarray, lengths: Sequence[int], options: BatchOptions
+) -> list[Planned]:
+    """Puts items together, long ones first.
+
+    What is missing in the last batch of a bucket is taken from the shorter ones, so that at most
+    one batch, of the shortest length, has padding rows.
+    """
+    order = np.argsort(bucket, kind="stable")  # within a bucket the order of items stays
+    ends = np.cumsum(np.bincount(bucket, minlength=len(lengths)))
+    items, left = items[order], len(items)
+    planned = []
+    for number in reversed(range(len(lengths))):
+        rows, length = options.rows(lengths[number]), lengths[number]
+        first = int(ends[number - 1]) if number else 0
+        while left > first:
+            start = max(0, left - rows)
+            batch = np.full(rows, -1, np.int64)
+            batch[: left - start] = items[start:left]
+            planned.append(Planned(length, batch))
+            left = start
+    return planned
+
+
+def _slots(sizes: np.ndarray, options: BatchOptions) -> Slots:
+    labels, spans = sizes[:, 1], sizes[:, 2]
+    most_labels = options.max_labels or _round_up(int(labels.max()))
+    most_spans = options.max_evidence or _round_up(int(spans.max()))
+    return Slots(
+        most_labels,
+        most_spans,
+        int(np.maximum(labels - most_labels, 0).sum()),
+        int(np.maximum(spans - most_spans, 0).sum()),
+    )
+
+
+def _round_up(number: int) -> int:
+    return max(8, -(-number // 8) * 8)
+
+
+def _make(
+    rows: Sequence[tuple[int, Mapping[str, Any]] | None],
+    length: int,
+    label_slots: int,
+    evidence_slots: int | None,
+) -> Batch:
+    """Makes a batch of records with their numbers; None is a padding row."""
+    count = len(rows)
+    batch: Batch = {
+        "tokens": np.zeros((count, length), np.int32),
+        "length": np.zeros(count, np.int32),
+        "labels": np.full((count, label_slots), -1, np.int32),
+        "missing": np.zeros(count, np.int32),
+        "index": np.full(count, -1, np.int32),
+        "_mask": np.zeros(count, bool),
+    }
+    if evidence_slots is not None:
+        batch["evidence"] = np.full((count, evidence_slots, 4), [-1, 0, 0, 0], np.int32)
+    for place, row in enumerate(rows):
+        if row is None:
+            continue
+        number, record = row
+        tokens, labels = record["tokens"], record["labels"][:label_slots]
+        batch["tokens"][place, : len(tokens)] = tokens
+        batch["length"][place] = len(tokens)
+        batch["labels"][place, : len(labels)] = labels
+        batch["missing"][place] = record["missing"]
+        batch["index"][place] = number
+        batch["_mask"][place] = True
+        if evidence_slots is not None:
+            spans = record["evidence"]
+            spans = spans[np.isin(spans[:, 0], labels)][:evidence_slots]
+            batch["evidence"][place, : len(spans)] = spans
+            # Labels rise, so the place of a label is where it would be inserted.
+            slot = np.searchsorted(labels, spans[:, 0])
+            batch["evidence"][place, : len(spans), 0] = slot
+    return batch
