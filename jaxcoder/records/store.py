@@ -97,6 +97,10 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder):
             # TFDS wraps what a stream raises in errors of its own, with its own advice.
             if raised:
                 raise raised[0] from None
+            if "No space left" in str(error):  # ArrayRecord has no error of its own for it.
+                raise UserError(
+                    f"{folder}: no space left on its device; make room, or give another --data_dir"
+                ) from None
             if isinstance(error, OSError):
                 raise UserError(
                     f"{folder}: cannot be written ({error.strerror or error})"

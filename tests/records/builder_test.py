@@ -226,3 +226,13 @@ def test_records_options_open_their_source(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         builder.RecordsOptions("tables", str(tmp_path / "none")).open()
     assert builder.RecordsOptions().source == "synthetic"
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(self, **_):
+        # What ArrayRecord says on a full tmpfs.
+        raise RuntimeError("write() failed: No space left on device; writing x-00000-of-00001")
+
+    monkeypatch.setattr(builder.ContactRecords, "download_and_prepare", full)
+    with pytest.raises(UserError, match=r"memory/1.0.0: no space left on its device; make room"):
+        builder.build(Memory({"train": some(3)}), tmp_path)

@@ -329,10 +329,10 @@ class RelationalSource(abc.ABC):
                     )
                     .fetchall()[0]
                 )
-            *counts, length = counts
+            *missed, length = counts
             self._bytes += int(length)
             reasons = (f"no {' or no '.join(wanted)}", "contact_id not in contacts")
-            for reason, count in zip(reasons, counts, strict=True):
+            for reason, count in zip(reasons, missed, strict=True):
                 if count:
                     dropped[f"{relation}: {reason}"] += count
 
