@@ -3,12 +3,12 @@
 Each nested relation (notes, medications, labs, codes, evidence, conditions) is one feature, a
 matrix of text with a row an item and a column a field of its dataclass; numbers are written as the
 shortest text that reads back the same. A contact of 2 notes, 500 words in all, 6 medications, 20
-laboratory results and 5 codes, on a CPU core (`jaxcoder bench records`):
+laboratory results and 5 codes, a CPU second (`jaxcoder bench records`):
 
 | layout | written/s | read/s | bytes |
 |---|---|---|---|
-| TFDS `Sequence` of columns | 726 | 1,970 | 2,490 |
-| this one | 3,042 | 3,047 | 2,320 |
+| TFDS `Sequence` of columns | 789 | 1,802 | 2,490 |
+| this one | 3,581 | 3,721 | 2,346 |
 
 The cost of the first is a Python call a value; and its float32 does not give a laboratory's 6.1
 back.
