@@ -6,16 +6,16 @@ that the global batch at a step is the same however many processes there are, an
 at a step sees what it would have seen.
 """
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grain
 import jax
 import numpy as np
 
-from jaxcoder import buckets
+from jaxcoder import batch_plan, buckets
+from jaxcoder.batch_plan import BatchOptions, Planned
 from jaxcoder.errors import UserError
 from jaxcoder.tokens.data import MINI, Record, TokenData
 
@@ -27,65 +27,6 @@ mini-documents; `_mask` bool [B], False on padding rows; and in training `eviden
 slot in the row's labels (−1 is padding), first token, token after the last, provenance."""
 
 _AHEAD = 4  # batches made ahead of the one in use
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchOptions:
-    """How records are put together.
-
-    Attributes:
-      documents: rows of a batch, over all processes; not used where `tokens` is given.
-      tokens: tokens of a batch, padding included: a batch of length T has tokens // T rows.
-      row_multiple: with `tokens`, rows are a multiple of it. Rows are split over devices, so give
-        it their number, or a multiple that suits all machines a run may go on.
-      max_documents: with `tokens`, the most rows; 0 for no limit.
-      buckets: lengths of batches; empty chooses those with the least padding.
-      max_buckets: how many are chosen at most. Each is compiled once.
-      multiple: of which a chosen length is a multiple.
-      mini_share: mini-documents for each contact of an epoch, another slice of them every epoch.
-      max_labels: label slots of a row; 0 for as many as the data need.
-      max_evidence: evidence slots of a row; 0 for as many as the data need.
-    """
-
-    documents: int = 16
-    tokens: int = 0
-    row_multiple: int = 1
-    max_documents: int = 0
-    buckets: tuple[int, ...] = ()
-    max_buckets: int = 8
-    multiple: int = 16
-    mini_share: float = 1.0
-    max_labels: int = 0
-    max_evidence: int = 0
-
-    def __post_init__(self) -> None:
-        for key in ("documents", "row_multiple", "max_buckets", "multiple"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} = {getattr(self, key)}: expected at least 1")
-        for key in ("tokens", "max_documents", "mini_share", "max_labels", "max_evidence"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} = {getattr(self, key)}: expected 0 or more")
-        if any(length < 1 for length in self.buckets):
-            raise ValueError(f"buckets = {list(self.buckets)}: expected lengths of at least 1")
-
-    def rows(self, length: int) -> int:
-        """Rows of a batch of a length, over all processes."""
-        if not self.tokens:
-            return self.documents
-        most = min(self.tokens // length, self.max_documents or self.tokens)
-        return max(1, most // self.row_multiple) * self.row_multiple
-
-
-class Planned(NamedTuple):
-    """A batch that is to be made.
-
-    Attributes:
-      length: tokens of a row, T.
-      items: int64 [rows], what stands in each row; −1 for padding.
-    """
-
-    length: int
-    items: np.ndarray
 
 
 class Slots(NamedTuple):
@@ -137,7 +78,7 @@ class TrainingPlan:
         self._minis = len(self._sizes) - self._contacts
         self._mini_slice = round(options.mini_share * self._contacts) if self._minis else 0
         lengths = self._sizes[:, 0]
-        self.bucket_lengths = _bucket_lengths(options, lengths[self._members(0)], lengths)
+        self.bucket_lengths = batch_plan.bucket_lengths(options, lengths[self._members(0)], lengths)
         self._bucket = np.searchsorted(self.bucket_lengths, lengths).astype(np.int8)
         self.slots = _slots(self._sizes, options)
         self._first_steps = [0]  # of each epoch seen so far
@@ -179,7 +120,7 @@ class TrainingPlan:
         Raises:
           UserError: rows that the number of processes does not divide.
         """
-        process = _process(self.bucket_lengths, self.options, process_index, process_count)
+        share = _share(self.bucket_lengths, self.options, process_index, process_count)
         contacts = self.data.batch_source("train")
         minis = self.data.batch_source(MINI) if self._minis else ()
 
@@ -189,7 +130,7 @@ class TrainingPlan:
             return -1, minis[item - self._contacts]
 
         def make(planned: Planned) -> Batch:
-            rows = [read(item) if item >= 0 else None for item in process.share(planned.items)]
+            rows = [read(item) if item >= 0 else None for item in share(planned.items)]
             return _make(rows, planned.length, self.slots.labels, self.slots.evidence)
 
         steps = grain.MapDataset.source(_Steps(self))[start_step:].map(make)
@@ -205,12 +146,16 @@ class TrainingPlan:
 
     def _steps_in(self, epoch: int) -> int:
         counts = np.bincount(self._bucket[self._members(epoch)], minlength=len(self.bucket_lengths))
-        return int(buckets.batch_counts(counts, _rows(self.options, self.bucket_lengths)).sum())
+        return int(
+            buckets.batch_counts(
+                counts, batch_plan.bucket_rows(self.options, self.bucket_lengths)
+            ).sum()
+        )
 
     def _plan_epoch(self, epoch: int) -> list[Planned]:
         rng = np.random.default_rng([self.seed % 2**63, epoch])
         items = rng.permutation(self._members(epoch))
-        planned = _plan(items, self._bucket[items], self.bucket_lengths, self.options)
+        planned = batch_plan.plan(items, self._bucket[items], self.bucket_lengths, self.options)
         return [planned[number] for number in rng.permutation(len(planned))]
 
 
@@ -238,32 +183,18 @@ def evaluation_batches(
     """
     records = data.batch_source(split)
     sizes = data.sizes(split)
-    planned, lengths = plan_evaluation(sizes[:, 0], options)
-    process = _process(lengths, options, process_index, process_count)
+    planned, lengths = batch_plan.plan_evaluation(sizes[:, 0], options)
+    share = _share(lengths, options, process_index, process_count)
     slots = _round_up(int(sizes[:, 1].max()))
 
     def make(batch: Planned) -> Batch:
-        rows = [(item, records[item]) if item >= 0 else None for item in process.share(batch.items)]
+        rows = [(item, records[item]) if item >= 0 else None for item in share(batch.items)]
         return _make(rows, batch.length, slots, None)
 
     source = grain.MapDataset.source(planned).map(make)
     return iter(
         source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD))
     )
-
-
-def plan_evaluation(
-    lengths: np.ndarray, options: BatchOptions
-) -> tuple[list[Planned], tuple[int, ...]]:
-    """The batches of one pass over records of these lengths, long ones first, and their lengths."""
-    chosen = _bucket_lengths(options, lengths, lengths)
-    bucket = np.searchsorted(chosen, lengths)
-    return _plan(np.arange(len(lengths)), bucket, chosen, options), chosen
-
-
-def padding_share(planned: Sequence[Planned], lengths: np.ndarray) -> float:
-    """Share in [0, 1] of the computed tokens that are padding; each record stands in one batch."""
-    return 1 - int(lengths.sum()) / sum(batch.length * len(batch.items) for batch in planned)
 
 
 class _Steps(Sequence[Planned]):
@@ -279,75 +210,26 @@ class _Steps(Sequence[Planned]):
         return self._plan.at(int(step))
 
 
-class _Process(NamedTuple):
-    """Which rows of each batch a process makes."""
-
-    index: int
-    count: int
-
-    def share(self, items: np.ndarray) -> list[int]:
-        rows = len(items) // self.count
-        return items[self.index * rows : (self.index + 1) * rows].tolist()
-
-
-def _process(
+def _share(
     lengths: Sequence[int], options: BatchOptions, index: int | None, count: int | None
-) -> _Process:
+) -> Callable[[np.ndarray], list[int]]:
+    """Which rows of each batch a process makes."""
     index = jax.process_index() if index is None else index
     count = jax.process_count() if count is None else count
     for length in lengths:
         if options.rows(length) % count:
             key = "row_multiple" if options.tokens else "documents"
             raise UserError(
-                f"config.batches.{key} = {getattr(options, key)}: gives {options.rows(length)} rows "
-                f"of {length} tokens, which {count} processes do not divide; choose a multiple of "
-                f"{count}"
+                f"config.batches.{key} = {getattr(options, key)}: gives {options.rows(length)} "
+                f"rows of {length} tokens, which {count} processes do not divide; choose a "
+                f"multiple of {count}"
             )
-    return _Process(index, count)
 
+    def share(items: np.ndarray) -> list[int]:
+        rows = len(items) // count
+        return items[index * rows : (index + 1) * rows].tolist()
 
-def _rows(options: BatchOptions, lengths: Sequence[int]) -> np.ndarray:
-    return np.array([options.rows(length) for length in lengths], np.int64)
-
-
-def _bucket_lengths(
-    options: BatchOptions, typical: np.ndarray, everything: np.ndarray
-) -> tuple[int, ...]:
-    """The config's buckets, or those with the least padding for `typical` that hold `everything`."""
-    longest = int(everything.max())
-    if not options.buckets:
-        return buckets.choose(typical, longest, options.max_buckets, options.multiple, options.rows)
-    chosen = tuple(sorted(set(options.buckets)))
-    if chosen[-1] < longest:
-        raise UserError(
-            f"config.batches.buckets = {list(chosen)}: the longest record has {longest} tokens; "
-            "add a bucket for it, or lower config.tokens.serialise.max_tokens"
-        )
-    return chosen
-
-
-def _plan(
-    items: np.ndarray, bucket: np.ndarray, lengths: Sequence[int], options: BatchOptions
-) -> list[Planned]:
-    """Puts items together, long ones first.
-
-    What is missing in the last batch of a bucket is taken from the shorter ones, so that at most
-    one batch, of the shortest length, has padding rows.
-    """
-    order = np.argsort(bucket, kind="stable")  # within a bucket the order of items stays
-    ends = np.cumsum(np.bincount(bucket, minlength=len(lengths)))
-    items, left = items[order], len(items)
-    planned = []
-    for number in reversed(range(len(lengths))):
-        rows, length = options.rows(lengths[number]), lengths[number]
-        first = int(ends[number - 1]) if number else 0
-        while left > first:
-            start = max(0, left - rows)
-            batch = np.full(rows, -1, np.int64)
-            batch[: left - start] = items[start:left]
-            planned.append(Planned(length, batch))
-            left = start
-    return planned
+    return share
 
 
 def _slots(sizes: np.ndarray, options: BatchOptions) -> Slots:

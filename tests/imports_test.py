@@ -15,7 +15,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 # The way of the data: a module imports from its own package, or from names before its own.
 ORDER = (
     *("__init__", "errors", "settings", "config_flag", "entry"),
-    *("records", "tokens", "batches", "sharding"),
+    *("records", "tokens", "buckets", "batch_plan", "batches", "sharding"),
     *("models", "losses", "optim", "steps"),
     *("checkpoint", "experiment", "workdir", "trained"),
     *("metrics", "predictions", "baseline", "evaluation_files", "evaluate"),

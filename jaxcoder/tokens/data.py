@@ -30,7 +30,7 @@ _REMEDY = "build it with `jaxcoder tokens --config configs/NAME.py --data_dir DI
 Record = dict[str, Any]
 
 
-class TokenRecords(store.RecordsBuilder, skip_registration=True):
+class TokenRecords(store.RecordsBuilder):
     """TFDS builder of token records, one configuration for each source and choice of options."""
 
     name = "token_records"

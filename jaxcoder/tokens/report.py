@@ -1,6 +1,7 @@
 """What is in a split of token records: counted while it is written. Numbers only, never text."""
 
 from array import array
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,3 +76,33 @@ class SplitReport:
                 share = round(covered / max(1, int(labels.sum())), 4)
                 summary[f"{name}_label_coverage"] = share
         return summary
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report as text: a line a split, then what became of evidence."""
+    header = ("split", "records", "tokens/record", "p95", "max", "truncated", "labels", "outside")
+    rows = [header]
+    notes = []
+    for name, split in report["splits"].items():
+        tokens = split["tokens_per_record"]
+        row = [name, f"{split['records']:,}", f"{tokens['mean']:,.1f}", f"{tokens['p95']:,}"]
+        row += [f"{tokens['max']:,}", f"{split['truncated_share']:.1%}", f"{split['labels']:,}"]
+        rows.append((*row, f"{split['gold_outside_label_space']:,}"))
+        for provenance, fates in split["evidence"].items():
+            counts = ", ".join(
+                f"{count:,} {fate.replace('_', ' ')}" for fate, count in fates.items()
+            )
+            share = split.get(f"{provenance}_label_coverage", 0.0)
+            notes.append(
+                f"{name}: {provenance} evidence for {share:.1%} of labels; spans: {counts}"
+            )
+    widths = [max(len(row[place]) for row in rows) for place in range(len(header))]
+    lines = [
+        "  ".join(
+            f"{cell:<{width}}" if place == 0 else f"{cell:>{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    sizes = f"{report['num_labels']:,} labels, vocabulary of {report['vocab_size']:,} tokens"
+    return "\n".join([*lines, *notes, sizes])

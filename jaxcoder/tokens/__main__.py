@@ -1,0 +1,55 @@
+"""From contact records to token records.
+
+    jaxcoder tokens --config configs/demo.py --data_dir data
+    jaxcoder tokens --config configs/codiesp.py:language=en --data_dir data \
+        --config.tokens.tokenizer.vocab_size=16000
+
+The config's groups `records` and `tokens` say which contacts and how; what else it holds is not
+read. Contact records that are not there yet are built first. Records, label space, tokenizer and
+tokens_report.json go to DATA_DIR/token_records/NAME-HASH/VERSION, where the hash is that of
+everything that decides them: another choice of options never overwrites them.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from jaxcoder import entry
+from jaxcoder.records import builder as records_builder
+from jaxcoder.records.builder import RecordsOptions
+from jaxcoder.settings import build
+from jaxcoder.tokens import builder
+from jaxcoder.tokens.builder import TokensOptions
+from jaxcoder.tokens.report import table
+
+
+@dataclasses.dataclass(frozen=True)
+class _Groups:
+    """What this command reads of an experiment; all of it would bring JAX."""
+
+    data_dir: str = "data"
+    records: RecordsOptions = dataclasses.field(default_factory=RecordsOptions)
+    tokens: TokensOptions = dataclasses.field(default_factory=TokensOptions)
+
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    entry.define_config_flag(_Groups)
+    flags.DEFINE_string("data_dir", "", "Folder of the data sets; the config's when empty.")
+    flags.DEFINE_bool("rebuild", False, "Build token records even if they are there.")
+
+
+def main() -> None:
+    """Builds token records and prints their report."""
+    config = flags.FLAGS.config.to_dict()
+    known = {field.name for field in dataclasses.fields(_Groups)}
+    groups = build(_Groups, {key: config[key] for key in known & config.keys()}, "config")
+    data_dir = flags.FLAGS.data_dir or groups.data_dir
+    contacts = records_builder.build(groups.records.open(), data_dir)
+    data = builder.build(contacts, data_dir, groups.tokens, rebuild=flags.FLAGS.rebuild)
+    print(table(data.report))
+    print(f"Token records {data.path}")
+
+
+if __name__ == "__main__":
+    entry.launch(define_flags, main, __doc__)
