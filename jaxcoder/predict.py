@@ -266,7 +266,7 @@ def _predictor(coder: trained.TrainedCoder, wanted: Any) -> Predictor:
         functools.partial(_probabilities, coder),
         threshold=threshold,
         top=wanted.top,
-        documents=coder.experiment.batches.documents,
+        documents=coder.experiment.batches.rows(options.max_tokens),
         max_tokens=options.max_tokens,
     )
 

@@ -83,12 +83,13 @@ def restore(workdir: Workdir, which: str = "best") -> TrainedCoder:
 
 def _mesh(options: Experiment) -> jax.sharding.Mesh:
     """The config's mesh where it fits this machine, else as many devices as divide a batch."""
-    documents = options.batches.documents
+    batches = options.batches
+    rows = batches.row_multiple if batches.tokens else batches.documents
     try:
         mesh = sharding.make_mesh(**dataclasses.asdict(options.mesh))
-        if documents % sharding.shard_count(mesh, sharding.ShardingRules().batch) == 0:
+        if rows % sharding.shard_count(mesh, sharding.ShardingRules().batch) == 0:
             return mesh
     except ValueError:  # trained on other hardware
         pass
     devices = jax.devices()
-    return sharding.make_mesh(devices=devices[: math.gcd(len(devices), documents)])
+    return sharding.make_mesh(devices=devices[: math.gcd(len(devices), rows)])

@@ -1,0 +1,257 @@
+"""Evaluation of a tiny random coder and of the lexicon, from records to files."""
+
+import csv
+import json
+import re
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import f1_score
+
+from jaxcoder import cli, evaluate, experiment, sharding, steps
+from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.metrics.summary import KEYS
+from jaxcoder.records import builder as records_builder
+from jaxcoder.records.schema import Code, Contact, Note
+from jaxcoder.tokens import builder as tokens_builder
+from jaxcoder.workdir import Workdir
+
+CONFIG = {
+    "tokens": {"tokenizer": {"vocab_size": 300}, "mini": {"per_contact": 0.0}},
+    "batches": {"documents": 8},
+    "model": {
+        "encoder": {"width": 16, "layers": 1, "heads": 2, "feedforward": 32, "window": 32},
+        "head": {"bias_init": 0.0},
+    },
+}
+FINDINGS = ("asthma", "cough", "croup", "empyema", "fever", "flu", "mucus", "polyp", "rales")
+SIZES = {"train": 60, "validation": 21, "test": 19}
+
+
+class Wards:
+    """Contacts whose codes stand in their text; and codes that train lacks."""
+
+    name = "wards"
+    identity = {"source": "wards"}
+    splits = tuple(SIZES)
+
+    def contacts(self, split):
+        rng = np.random.default_rng(list(SIZES).index(split))
+        for number in range(SIZES[split]):
+            drawn = rng.choice(len(FINDINGS), rng.integers(0, 4), replace=False)
+            codes = [f"J{code:02}.1" for code in drawn]
+            text = " ".join(FINDINGS[code] for code in drawn) + " nothing else "
+            if split != "train" and number % 5 == 0:
+                codes.append(f"Z{number % 2:02}.9")
+            yield Contact(
+                contact_id=f"{split}-{number}",
+                patient_id=f"patient-{split}-{number}",
+                specialty=("", "lung", "heart")[number % 3],
+                notes=(Note(text * int(rng.integers(1, 5))),),
+                codes=tuple(Code(code, "icd10") for code in codes),
+            )
+
+    def dropped(self, split):
+        return {}
+
+
+@pytest.fixture(scope="session")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    config = CONFIG | {"data_dir": str(folder / "data")}
+    options = experiment.read(config)
+    contacts = records_builder.build(Wards(), options.data_dir, say=lambda _: None)
+    data = tokens_builder.build(contacts, options.data_dir, options.tokens, say=lambda _: None)
+    workdir = Workdir(folder / "run")
+    workdir.create(config, data)
+    tokenizer, labels = data.tokenizer, data.label_space
+    model = experiment.fitted_model(options, tokenizer.vocab_size, tokenizer.pad_id, len(labels))
+    jitted = steps.make_steps(sharding.make_mesh(), model, options.loss, options.optim)
+    params = jax.tree.map(lambda x: x * 5, jitted.evaluation_params(jitted.init(0)))
+    checkpoints = Checkpoints(workdir.checkpoints)
+    checkpoints.save(Progress(step=7, label_space=labels.hash), {"coder": params})
+    checkpoints.close()
+    return workdir
+
+
+def command(*arguments: object) -> int:
+    """Runs `jaxcoder evaluate`, returns its exit status."""
+    try:
+        cli.main(["evaluate", *map(str, arguments)])
+    except SystemExit as exit:
+        return exit.code
+    return 0
+
+
+def read_evaluation(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    details = json.loads((folder / "details.json").read_text())
+    tables = {}
+    for name in ("groups", "codes"):
+        with (folder / f"{name}.csv").open() as file:
+            tables[name] = list(csv.DictReader(file))
+    return metrics, details, tables, pq.read_table(folder / "predictions.parquet").to_pylist()
+
+
+def matrices(rows):
+    """Gold and assigned codes of predictions.parquet as matrices over all codes."""
+    codes = sorted({code for row in rows for code in (*row["gold"], *row["codes"])})
+    gold = np.array([[code in row["gold"] for code in codes] for row in rows])
+    assigned = np.zeros_like(gold)
+    for place, row in enumerate(rows):
+        for code, yes in zip(row["codes"], row["assigned"], strict=True):
+            assigned[place, codes.index(code)] = yes
+    return gold, assigned
+
+
+@pytest.mark.parametrize("baseline", ["", "lexicon"])
+def test_files_agree_with_each_other_and_with_scikit_learn(workdir, capsys, baseline):
+    flags = ["--baseline", baseline] if baseline else []
+    assert command("--workdir", workdir.path, "--split", "test", "--top", 3, *flags) == 0
+    printed = capsys.readouterr().out
+    folder = workdir.evaluation("test", baseline)
+    metrics, details, tables, rows = read_evaluation(folder)
+    assert set(metrics) == set(KEYS)
+    assert f"{metrics['micro_f1']:.4f}" in printed and str(folder) in printed
+
+    assert sorted(row["contact_id"] for row in rows) == sorted(f"test-{n}" for n in range(19))
+    truth = {each.contact_id: each for each in Wards().contacts("test")}
+    for row in rows:
+        contact = truth[row["contact_id"]]
+        assert sorted(row["gold"]) == sorted(code.code for code in contact.codes)
+        assert (row["patient_id"], row["specialty"]) == (contact.patient_id, contact.specialty)
+        assert row["probabilities"] == sorted(row["probabilities"], reverse=True)
+        assert len(row["codes"]) == max(3, sum(row["assigned"]))
+        above = [value > np.float32(metrics["threshold"]) for value in row["probabilities"]]
+        assert row["assigned"] == above
+
+    gold, assigned = matrices(rows)
+    assert metrics["num_contacts"] == 19 and metrics["num_gold"] == gold.sum()
+    assert metrics["num_gold_outside_label_space"] == 4
+    assert details["num_contacts_without_gold"] == (~gold.any(1)).sum() > 0
+    micro = f1_score(gold, assigned, average="micro", zero_division=0.0)
+    assert metrics["micro_f1"] == pytest.approx(micro)
+    occurring = gold.any(0)
+    macro = f1_score(gold[:, occurring], assigned[:, occurring], average="macro", zero_division=0.0)
+    assert metrics["macro_f1"] == pytest.approx(macro)
+
+    by_code = {row["code"]: row for row in tables["codes"]}
+    assert int(by_code["Z00.9"]["support"]) == int(by_code["Z00.9"]["fn"]) == 2
+    assert sum(int(row["support"]) for row in tables["codes"]) == gold.sum()
+    assert sum(int(row["tp"]) for row in tables["codes"]) == (gold & assigned).sum()
+    assert [row["specialty"] for row in tables["groups"]] == ["heart", "lung", "unknown"]
+    assert sum(int(row["contacts"]) for row in tables["groups"]) == 19
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert not [
+        word for word in FINDINGS if word in (folder / "details.json").read_text() + printed
+    ]
+
+
+def test_the_threshold_is_tuned_on_validation_and_applied_unchanged(workdir):
+    workdir.threshold.unlink(missing_ok=True)
+    assert command("--workdir", workdir.path, "--split", "test") == 0
+    test = read_evaluation(workdir.evaluation("test"))[0]
+    kept = json.loads(workdir.threshold.read_text())
+    assert (kept["step"], kept["split"]) == (7, "validation")
+    assert test["threshold"] == kept["threshold"]
+    assert command("--workdir", workdir.path, "--split", "validation") == 0
+    validation, details, _, rows = read_evaluation(workdir.evaluation("validation"))
+    assert validation["threshold"] == kept["threshold"]
+    assert validation["micro_f1"] == kept["micro_f1"]
+    assert details["threshold_from"] == "tuned on validation"
+    # No other threshold is better there.
+    assert command("--workdir", workdir.path, "--split", "validation", "--threshold", 0) == 0
+    *_, rows = read_evaluation(workdir.evaluation("validation"))
+    gold = sum(len(row["gold"]) for row in rows)
+    scores = [
+        (p, code in row["gold"])
+        for row in rows
+        for p, code in zip(row["probabilities"], row["codes"], strict=True)
+    ]
+    best = 0.0
+    for threshold, _ in scores:
+        found = [right for p, right in scores if p > threshold]
+        best = max(best, 2 * sum(found) / (len(found) + gold))
+    assert best - 0.02 <= validation["micro_f1"] <= best
+
+
+def test_the_lexicon_needs_no_checkpoint_and_beats_chance(workdir, tmp_path):
+    for name in ("config.json", "data.json", "label_space.json"):
+        (tmp_path / name).symlink_to(workdir.path / name)
+    assert command("--workdir", tmp_path, "--split", "test", "--baseline", "lexicon") == 0
+    metrics, details, *_ = read_evaluation(tmp_path / "eval" / "test" / "baseline_lexicon")
+    assert metrics["micro_f1"] > 0.8  # all but the codes that train lacks
+    assert metrics["recall_at_10"] < 1
+    assert details["baseline"] == "lexicon"
+    assert not (tmp_path / "threshold.json").exists()  # that is the coder's
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "tset"], "--split tset: not in .*expected one of train, validation, test"),
+        (["--split", "mini"], "--split mini: not in"),
+        (["--threshold", "1.5"], r"--threshold = 1.5: expected a probability in \[0, 1\]"),
+        (["--data_dir", "/nowhere"], "/nowhere/token_records/.*: no token records here"),
+    ],
+)
+def test_mistakes_are_one_line(workdir, capsys, arguments, message):
+    assert command("--workdir", workdir.path, *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert re.search(message, error), error
+
+
+def test_a_label_space_that_was_exchanged_is_refused(workdir, tmp_path, capsys):
+    for name in ("config.json", "data.json", "tokenizer", "checkpoints"):
+        (tmp_path / name).symlink_to(workdir.path / name)
+    space = workdir.read_label_space()
+    type(space)(space.codes[:-1], space.descriptions[:-1]).save(tmp_path / "label_space.json")
+    assert command("--workdir", tmp_path, "--split", "test") == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error and space.hash in error
+    assert not (tmp_path / "eval").exists()
+
+
+def test_what_fails_midway_leaves_no_files(workdir, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(evaluate, "summarise", fail)
+    folder = workdir.evaluation("train")
+    with pytest.raises(RuntimeError):
+        command("--workdir", workdir.path, "--split", "train", "--threshold", 0.5)
+    assert not list(folder.iterdir())
+
+
+def test_a_second_evaluation_compiles_nothing(workdir):
+    options = workdir.read_experiment()
+    data = workdir.open_tokens()
+    model = experiment.fitted_model(
+        options, data.tokenizer.vocab_size, data.tokenizer.pad_id, len(data.label_space)
+    )
+    jitted = steps.make_steps(sharding.make_mesh(), model, options.loss, options.optim)
+    facts = evaluate.read_facts(data.split("validation"))
+
+    def once(state):
+        return evaluate.evaluate(
+            evaluate.model_score(jitted, jitted.evaluation_params(state)),
+            evaluate.token_batches.evaluation_batches(data, "validation", options.batches),
+            facts,
+            data.label_space,
+            jitted.batch_sharding,
+        )
+
+    once(jitted.init(0))
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+    other = jitted.init(1)
+    compiled.clear()
+    once(other)
+    assert not compiled
+    jax.jit(lambda x: x + 41)(1.0)
+    assert compiled  # the listener does hear
