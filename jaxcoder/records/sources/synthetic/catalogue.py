@@ -100,6 +100,7 @@ class Catalogue:
             if row.text("condition") in known:
                 row.fail("condition", "each condition once")
             known[row.text("condition")] = row
+            _read_patients(row)
         self.background, drugs = self._read_drugs(known)
         self.conditions = self._read_conditions(known, drugs)
 
@@ -170,11 +171,7 @@ class Catalogue:
         reader = CodeReader()
         conditions = []
         for key, row in known.items():
-            ages = [
-                int(row.number(column, 0, 120)) for column in ("age_low", "age_peak", "age_high")
-            ]
-            if ages != sorted(ages):
-                row.fail("age_peak", "a number from age_low to age_high")
+            sex, ages = _read_patients(row)
             specialties = row.several("specialties", tuple(self.specialties))
             if not specialties:
                 row.fail("specialties", "at least one specialty")
@@ -185,7 +182,7 @@ class Catalogue:
                 primary=row.number("primary", 0, 1000),
                 secondary=row.number("secondary", 0, 1000),
                 coded=row.number("coded", 0.01, 1),
-                sex=row.choice("sex", ("", "F", "M")),
+                sex=sex,
                 age_low=ages[0],
                 age_peak=ages[1],
                 age_high=ages[2],
@@ -214,6 +211,14 @@ class Catalogue:
             row.known("condition", known)
             groups[row.text("condition")].append(row)
         return groups
+
+
+def _read_patients(row: Row) -> tuple[str, list[int]]:
+    """Sex, and lowest, commonest and highest age in years, of those who have a condition."""
+    ages = [int(row.number(column, 0, 120)) for column in ("age_low", "age_peak", "age_high")]
+    if ages != sorted(ages):
+        row.fail("age_peak", "a number from age_low to age_high")
+    return row.choice("sex", ("", "F", "M")), ages
 
 
 def _check(entry: ConditionEntry, row: Row) -> None:

@@ -18,6 +18,9 @@ from jaxcoder.records.sources.synthetic.wording import SYSTEM
 from jaxcoder.records.sources.synthetic.writer import Writer
 from jaxcoder.records.split import split_of
 
+_GENERATOR = 1
+"""Rises when the same options and tables give other contacts than before."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticOptions:
@@ -97,10 +100,15 @@ class Synthetic:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Source, options and the contents of the tables."""
+        """Source, options, the contents of the tables and the generator's version."""
         options = dataclasses.asdict(self._options)
         del options["name"]
-        return {"source": "synthetic", "options": options, "tables": self.catalogue.fingerprint}
+        return {
+            "source": "synthetic",
+            "options": options,
+            "tables": self.catalogue.fingerprint,
+            "generator": _GENERATOR,
+        }
 
     def dropped(self, split: str) -> Mapping[str, int]:
         """Nothing is ever dropped."""

@@ -1,0 +1,31 @@
+import dataclasses
+
+from pyarrow import parquet
+
+from jaxcoder.records.sources import open_source
+from jaxcoder.records.sources.synthetic import export
+
+
+def test_the_source_tables_reads_the_same_contacts_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_BATCH", 7)  # several row groups
+    cohort = open_source("synthetic", None, {"patients": 40})
+    made = {split: list(cohort.contacts(split)) for split in cohort.splits}
+    export.write_tables((one for split in made.values() for one in split), tmp_path)
+    tables = open_source("tables", tmp_path, {"system": "icd10cm"})
+    for split, contacts in made.items():
+        assert contacts
+        # The truth is no relation of an extract.
+        assert list(tables.contacts(split)) == [
+            dataclasses.replace(contact, conditions=()) for contact in contacts
+        ]
+        assert not tables.dropped(split)
+    truth = parquet.read_table(tmp_path / "conditions.parquet")
+    assert truth.num_rows == sum(
+        len(one.conditions) for contacts in made.values() for one in contacts
+    )
+    assert truth.column_names == ["contact_id", "code", "coded", "probability"]
+
+
+def test_no_contacts_give_empty_files(tmp_path):
+    export.write_tables([], tmp_path)
+    assert parquet.read_table(tmp_path / "labs.parquet").num_rows == 0
