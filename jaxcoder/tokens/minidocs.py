@@ -1,4 +1,4 @@
-"""Mini-documents: random joins of strings whose codes are known, as extra training records with exact spans."""
+"""Mini-documents: random joins of strings whose codes are known, as extra training records."""
 
 import collections
 import dataclasses
@@ -26,12 +26,14 @@ class MiniOptions:
     """How mini-documents are made.
 
     Attributes:
-      per_contact: mini-documents for each training contact; 0 for none. Ten give ten epochs fresh ones each.
-      sources: where strings come from: `evidence` (gold spans), `silver` (silver spans), `descriptions` (official).
+      per_contact: mini-documents for each training contact; 0 for none. Ten give ten epochs
+        fresh ones each.
+      sources: where strings come from: `evidence` (gold spans), `silver` (silver spans),
+        `descriptions` (official).
       min_pairs: fragments in a mini-document, at least.
       max_pairs: at most.
-      power: a fragment seen n times in training has weight n^power: 0 shows rare codes as often as the data allow,
-        1 keeps the frequencies of the training split.
+      power: a fragment seen n times in training has weight n^power: 0 shows rare codes as
+        often as the data allow, 1 keeps the frequencies of the training split.
       context: words of real text left and right of a gold span; 0 for the bare string.
       recase: probability that the first letter of a fragment changes its case.
       seed: of the joins.
@@ -49,13 +51,16 @@ class MiniOptions:
     def __post_init__(self) -> None:
         unknown = [source for source in self.sources if source not in SOURCES]
         if unknown:
-            raise ValueError(f"sources = {list(self.sources)}: expected some of {', '.join(SOURCES)}")
+            raise ValueError(
+                f"sources = {list(self.sources)}: expected some of {', '.join(SOURCES)}"
+            )
         for key in ("per_contact", "power", "context"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key} = {getattr(self, key)}: expected 0 or more")
         if not 1 <= self.min_pairs <= self.max_pairs:
             raise ValueError(
-                f"min_pairs = {self.min_pairs}, max_pairs = {self.max_pairs}: expected 1 <= min_pairs <= max_pairs"
+                f"min_pairs = {self.min_pairs}, max_pairs = {self.max_pairs}: "
+                "expected 1 <= min_pairs <= max_pairs"
             )
         if not 0 <= self.recase <= 1:
             raise ValueError(f"recase = {self.recase}: expected a probability in [0, 1]")
@@ -79,19 +84,28 @@ def mentions(text: str, spans: Iterable[Span], context: int = 0) -> list[Fragmen
     """
     spans = list(spans)
     if not context:
-        return [mention(text[start:end], code) for code, start, end in spans if text[start:end].strip()]
+        return [
+            mention(text[start:end], code) for code, start, end in spans if text[start:end].strip()
+        ]
     fragments = []
     for _, start, end in spans:
         left, right = _reach(text, start, -context), _reach(text, end, context)
         inside = [span for span in spans if span[1] < right and span[2] > left]
         # A span cut in half would be a false label: widen to hold it.
-        left, right = min(left, *(span[1] for span in inside)), max(right, *(span[2] for span in inside))
-        moved = tuple((code, a - left, b - left) for code, a, b in spans if left <= a and b <= right)
+        left, right = (
+            min(left, *(span[1] for span in inside)),
+            max(right, *(span[2] for span in inside)),
+        )
+        moved = tuple(
+            (code, a - left, b - left) for code, a, b in spans if left <= a and b <= right
+        )
         fragments.append(Fragment(text[left:right], moved))
     return fragments
 
 
-def descriptions(table: Mapping[str, tuple[bool, str, str]], codes: Collection[str]) -> list[Fragment]:
+def descriptions(
+    table: Mapping[str, tuple[bool, str, str]], codes: Collection[str]
+) -> list[Fragment]:
     """Official descriptions as fragments.
 
     Args:
@@ -105,12 +119,14 @@ def descriptions(table: Mapping[str, tuple[bool, str, str]], codes: Collection[s
     for code in codes:
         if code in table:
             _, short, long = table[code]
-            fragments += [mention(string, code) for string in dict.fromkeys((long, short)) if string.strip()]
+            fragments += [
+                mention(string, code) for string in dict.fromkeys((long, short)) if string.strip()
+            ]
     return fragments
 
 
 class MiniDocuments(Sequence[Fragment]):
-    """`count` mini-documents, each a pure function of (seed, number): random access, nothing stored but fragments."""
+    """Mini-documents, each a pure function of (seed, number): only the fragments are stored."""
 
     def __init__(self, fragments: Iterable[Fragment], options: MiniOptions, count: int) -> None:
         """Weighs the fragments.
@@ -137,7 +153,9 @@ class MiniDocuments(Sequence[Fragment]):
         options = self._options
         rng = np.random.default_rng([options.seed, number])
         size = int(rng.integers(options.min_pairs, options.max_pairs + 1))
-        chosen = np.searchsorted(self._cumulative, rng.random(size), side="right").clip(max=len(self._fragments) - 1)
+        chosen = np.searchsorted(self._cumulative, rng.random(size), side="right").clip(
+            max=len(self._fragments) - 1
+        )
         recased = rng.random(size) < options.recase
         separator = _SEPARATORS[int(rng.integers(len(_SEPARATORS)))]
         text = ""
@@ -152,7 +170,9 @@ class MiniDocuments(Sequence[Fragment]):
 
 def _recase(text: str) -> str:
     swapped = text[0].swapcase()
-    return (swapped if len(swapped) == 1 else text[0]) + text[1:]  # ß would become SS, and move the spans.
+    return (swapped if len(swapped) == 1 else text[0]) + text[
+        1:
+    ]  # ß would become SS, and move the spans.
 
 
 def _reach(text: str, position: int, words: int) -> int:

@@ -1,4 +1,4 @@
-"""Words of a text as numbers: accent-free, lower-case stems, and the n-grams of them, hashed to 64 bits."""
+"""Words of a text as numbers: hashes of lower-case stems without accents, and of n-grams."""
 
 import functools
 import hashlib
@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Letters or digits, or a mark that ends a sentence: n-grams do not cross it. A full stop or a colon between two
-# letters or digits (`3.5`, `e.g`) ends nothing.
+# Letters or digits, or a mark that ends a sentence: n-grams do not cross it.
+# A full stop or a colon between two letters or digits (`3.5`, `e.g`) ends nothing.
 _PIECE = re.compile(r"[^\W_]+|[.:;!?](?=\s|$)|\n")
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: the usual odd multiplier of Fibonacci hashing.
+_MULTIPLIER = np.uint64(
+    0x9E3779B97F4A7C15
+)  # 2^64 / golden ratio: the usual odd multiplier of Fibonacci hashing.
 
 
 class Words(NamedTuple):
@@ -31,7 +33,7 @@ class Words(NamedTuple):
 
 
 def stem(word: str, characters: int) -> str:
-    """The word in lower case without accents, cut to its first `characters` characters (0: not cut).
+    """The word in lower case without accents, cut to `characters` characters (0: not cut).
 
     On CodiEsp, cutting does as well as Snowball stems and needs no language.
     """
@@ -79,15 +81,16 @@ def ngrams(found: Words, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
       longest: words in the longest n-gram.
 
     Returns:
-      The hash uint64[m] of each n-gram, its first word int32[m] and its last word int32[m], shorter n-grams first.
+      The hash uint64[m] of each n-gram (of one word: that of the word), its first word int32[m]
+      and its last word int32[m], shorter n-grams first.
     """
     count = len(found.hashes)
-    running = np.zeros(count, np.uint64)
+    running = found.hashes
     hashes, firsts, lasts = [], [], []
     for length in range(1, min(longest, count) + 1):
-        # The hash of a word and of what precedes it: order matters, and a word alone differs from its repetition.
-        running = running[: count - length + 1] * _MULTIPLIER + found.hashes[length - 1 :]
-        running ^= running >> np.uint64(29)
+        if length > 1:  # the hash of what precedes, and of one more word: their order matters
+            running = running[:-1] * _MULTIPLIER + found.hashes[length - 1 :]
+            running ^= running >> np.uint64(29)
         first = np.arange(count - length + 1, dtype=np.int32)
         last = first + np.int32(length - 1)
         inside = found.sentences[first] == found.sentences[last]
