@@ -46,45 +46,48 @@ def _over_chunks(
     chunk: int,
     layout: Layout,
 ) -> jax.Array:
-    """Returns body(shared, table chunks) [B, S, C] of every chunk, as one [B, L]."""
+    """Returns body(shared, table chunks) [B, C] of every chunk, as one [B, L]."""
     batch, length = mask_BxT.shape
     rows, width = tables[0].shape
-    if rows % layout.labels:
-        raise ValueError(f"{rows} label rows: expected a multiple of {layout.labels} label shards")
-    local = rows // layout.labels
+    shards = layout.labels
+    if rows % shards:
+        raise ValueError(f"{rows} label rows: expected a multiple of {shards} label shards")
+    local = rows // shards
     size = chunk or chunk_size(batch, length, local, layout)
-    tables = tuple(table.reshape(layout.labels, local, -1) for table in tables)
     if size < 0 or size >= local:
-        return body(shared, *tables).reshape(batch, rows)
+        return body(shared, *tables)
     count = -(-local // size)
 
     def split(table: jax.Array) -> jax.Array:
+        table = table.reshape(shards, local, -1)
         table = jnp.pad(table, ((0, 0), (0, count * size - local), (0, 0)))
-        return table.reshape(layout.labels, count, size, -1).swapaxes(0, 1)
+        return table.reshape(shards, count, size, -1).swapaxes(0, 1)
 
     saved = ["label_norms"]
     if 4 * local * width * -(-batch // layout.batch) <= STORE_BYTES:
         saved.append("label_mixed")  # [B, L, P] stored: seven big products a step instead of eight
     policy = jax.checkpoint_policies.save_only_these_names(*saved)
     body = jax.checkpoint(body, prevent_cse=False, policy=policy)
-    logits = jax.lax.map(lambda parts: body(shared, *parts), tuple(split(t) for t in tables))
-    logits = logits.transpose(1, 2, 0, 3).reshape(batch, layout.labels, count * size)
+    # Each device takes a chunk of its own labels at a time.
+    over_shards = jax.vmap(functools.partial(body, shared), out_axes=1)
+    logits = jax.lax.map(lambda parts: over_shards(*parts), tuple(split(t) for t in tables))
+    logits = logits.transpose(1, 2, 0, 3).reshape(batch, shards, count * size)
     return logits[:, :, :local].reshape(batch, rows)
 
 
 @jax.custom_vjp
 def mix(keys: jax.Array, values: jax.Array, query: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns Σ_t softmax_t(query_sl · key_t + mask_t) value_t, float32 [B, S, C, D].
+    """Returns Σ_t softmax_t(query_c · key_t + mask_t) value_t, float32 [B, C, D].
 
     The gradient is written out because autodiff's reads and writes [B, T, C] more often. The axes
-    [B, T, labels] make the softmax a sum over rows, and three of the six products plain ones: on 2
-    CPU cores a step took 0.36 s, by autodiff 0.42 s as [B, labels, T] and 0.55 s in the form
-    Σ_t a_lt (w3_l · h_t), where the products alone take 0.29 s (B=16, T=640, L=1,768, D=256).
+    [B, T, C] make the softmax a sum over rows, and three of the six products plain ones: on 2 CPU
+    cores a step took 0.36 s, by autodiff 0.42 s as [B, C, T] and 0.55 s in the form
+    Σ_t a_ct (w3_c · h_t), where the products alone take 0.29 s (B=16, T=640, C=1,768, D=256).
 
     Args:
       keys: [B, T, P].
       values: [B, T, D].
-      query: [S, C, P], the chunk's labels of every label shard.
+      query: [C, P], of a chunk of the labels.
       mask: float32 [B, T], 0 or a large negative number.
     """
     return _mix_forward(keys, values, query, mask)[0]
@@ -94,14 +97,14 @@ def _mix_forward(
     keys: jax.Array, values: jax.Array, query: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, Any]:
     scores = jnp.einsum(
-        "btp,scp->btsc", keys, query.astype(keys.dtype), preferred_element_type=jnp.float32
+        "btp,cp->btc", keys, query.astype(keys.dtype), preferred_element_type=jnp.float32
     )
-    scores = scores + mask[:, :, None, None]
+    scores = scores + mask[:, :, None]
     peak = checkpoint_name(jnp.max(scores, axis=1), "label_norms")
     weights = jnp.exp(scores - peak[:, None])
     inverse = checkpoint_name(1 / jnp.sum(weights, axis=1), "label_norms")
     weights = weights.astype(values.dtype)  # not yet divided by their sum
-    mixed = jnp.einsum("btsc,btd->bscd", weights, values, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum("btc,btd->bcd", weights, values, preferred_element_type=jnp.float32)
     mixed = checkpoint_name(mixed * inverse[..., None], "label_mixed")
     return mixed, (keys, values, query, weights, inverse, mixed)
 
@@ -111,12 +114,12 @@ def _mix_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, ...]:
     dtype = keys.dtype
     along = jnp.sum(gradient * mixed, axis=-1) * inverse
     gradient = (gradient * inverse[..., None]).astype(dtype)
-    slope = jnp.einsum("bscd,btd->btsc", gradient, values, preferred_element_type=jnp.float32)
+    slope = jnp.einsum("bcd,btd->btc", gradient, values, preferred_element_type=jnp.float32)
     slope = (weights * (slope - along[:, None])).astype(dtype)
     return (
-        jnp.einsum("btsc,scp->btp", slope, query.astype(dtype)),
-        jnp.einsum("btsc,bscd->btd", weights, gradient),
-        jnp.einsum("btsc,btp->scp", slope, keys, preferred_element_type=jnp.float32),
+        jnp.einsum("btc,cp->btp", slope, query.astype(dtype)),
+        jnp.einsum("btc,bcd->btd", weights, gradient),
+        jnp.einsum("btc,btp->cp", slope, keys, preferred_element_type=jnp.float32),
         jnp.zeros(weights.shape[:2], jnp.float32),
     )
 
@@ -125,7 +128,8 @@ mix.defvjp(_mix_forward, _mix_backward)
 
 
 def _laat(shared: Any, query: jax.Array, output: jax.Array) -> jax.Array:
-    return jnp.einsum("bscd,scd->bsc", mix(shared[0], shared[1], query, shared[2]), output)
+    keys, values, mask = shared
+    return jnp.sum(mix(keys, values, query, mask) * output, axis=-1)
 
 
 def laat_logits(
@@ -147,7 +151,7 @@ def _cross(shared: Any, query: jax.Array, *, epsilon: float) -> jax.Array:
     mixed = mix(keys, values, query, mask)
     centred = mixed - jnp.mean(mixed, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1)
-    return jnp.einsum("bscp,p->bsc", centred, direction) * jax.lax.rsqrt(variance + epsilon) + bias
+    return jnp.sum(centred * direction, axis=-1) * jax.lax.rsqrt(variance + epsilon) + bias
 
 
 def cross_logits(
