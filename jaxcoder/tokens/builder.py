@@ -1,6 +1,5 @@
 """Token records: from contact records to what a coder is trained on."""
 
-import collections
 import dataclasses
 import functools
 import hashlib
@@ -16,7 +15,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records.builder import ContactData, RecordsOptions, open_contacts
 from jaxcoder.records.codes import read_descriptions
 from jaxcoder.records.schema import Contact
-from jaxcoder.tokens import evidence, labels, minidocs
+from jaxcoder.tokens import evidence, labels
 from jaxcoder.tokens.data import (
     LABEL_SPACE,
     MINI,
@@ -31,9 +30,10 @@ from jaxcoder.tokens.data import (
 from jaxcoder.tokens.documents import Document, DocumentEncoder
 from jaxcoder.tokens.labels import LabelOptions
 from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, SilverOptions
-from jaxcoder.tokens.minidocs import Fragment, MiniDocuments, MiniOptions
+from jaxcoder.tokens.mini import Filled, Strings
+from jaxcoder.tokens.minidocs import MiniOptions
 from jaxcoder.tokens.report import SplitReport
-from jaxcoder.tokens.serialise import SECTIONS, Serialised, SerialiseOptions, serialise
+from jaxcoder.tokens.serialise import SerialiseOptions, serialise
 from jaxcoder.tokens.tokenizer import (
     Tokenizer,
     TokenizerOptions,
@@ -44,7 +44,7 @@ from jaxcoder.tokens.tokenizer import (
 __all__ = ["TokenData", "TokensOptions", "build", "open_built", "open_tokens"]
 
 _CHUNK = 64  # contacts tokenised at a time
-_FRAGMENT_CONTACTS = 20_000  # training contacts whose strings go into mini-documents, at most
+_MINI_CONTACTS = 20_000  # training contacts whose strings go into mini-documents, at most
 
 T = TypeVar("T")
 
@@ -60,6 +60,8 @@ class TokensOptions:
       lexicon: how n-grams are counted against codes, for silver evidence.
       silver: which spans count as silver evidence.
       mini: mini-documents.
+      mini_tokens: length that mini-documents are filled up to with pairs, so that one bucket holds
+        them (see `mini.Filled`); 0 leaves as many pairs in each as `mini` says.
     """
 
     serialise: SerialiseOptions = SerialiseOptions()
@@ -68,6 +70,14 @@ class TokensOptions:
     lexicon: LexiconOptions = LexiconOptions()
     silver: SilverOptions = SilverOptions()
     mini: MiniOptions = MiniOptions()
+    mini_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        if self.mini_tokens and not 16 <= self.mini_tokens <= self.serialise.max_tokens:
+            raise ValueError(
+                f"mini_tokens = {self.mini_tokens}: expected 0, or 16 to "
+                f"serialise.max_tokens = {self.serialise.max_tokens}"
+            )
 
 
 def build(
@@ -144,10 +154,15 @@ class _Build:
         self.tokenizer = self._make_tokenizer()
         self.encoder = DocumentEncoder(self.tokenizer, options.serialise)
         self.lexicon = self._fit_lexicon() if options.silver.enabled else None
-        self.minis = MiniDocuments(
-            self._fragments() if options.mini.per_contact else [],
+        strings = Strings(
+            _evenly(self.train, _MINI_CONTACTS), self.table, self.space, self._silver, self.encoder
+        )
+        self.minis = Filled(
+            strings.fragments(options.mini) if options.mini.per_contact else [],
             options.mini,
+            options.mini_tokens,
             round(options.mini.per_contact * len(self.train)),
+            self.encoder,
         )
 
     def write(
@@ -203,18 +218,13 @@ class _Build:
 
     def mini_records(self, report: SplitReport) -> Iterator[dict[str, Any]]:
         """The records of the mini-documents."""
-        for numbers in _chunks(range(len(self.minis))):
-            fragments = [self.minis[number] for number in numbers]
-            texts = [_one_segment(fragment.text) for fragment in fragments]
-            for number, fragment, document in zip(
-                numbers, fragments, self.encoder.join(texts), strict=True
-            ):
-                known = sorted({self.space.index[code] for code, _, _ in fragment.spans})
-                gold = labels.Gold(np.array(known, np.int32), np.zeros(len(known), np.uint8), ())
-                rows = self._rows(fragment.spans, evidence.GOLD, gold.labels, document, report)
-                record = _record(f"{MINI}-{number:06d}", document, gold, rows)
-                report.add(record, document.tokens_cut)
-                yield record
+        for number, (fragment, document) in enumerate(self.minis.documents()):
+            known = sorted({self.space.index[code] for code, _, _ in fragment.spans})
+            gold = labels.Gold(np.array(known, np.int32), np.zeros(len(known), np.uint8), ())
+            rows = self._rows(fragment.spans, evidence.GOLD, gold.labels, document, report)
+            record = _record(f"{MINI}-{number:06d}", document, gold, rows)
+            report.add(record, document.tokens_cut)
+            yield record
 
     def _rows(
         self,
@@ -255,39 +265,11 @@ class _Build:
             (serialise(contact, self.options.serialise).text for contact in first),
             (sorted(labels.gold_codes(contact, self.space.granularity)) for contact in second),
             options,
+            {code: text for code, text in self._descriptions().items() if text},
         )
 
-    def _fragments(self) -> Iterator[Fragment]:
-        """The strings that mini-documents join, whose codes are in the label space."""
-        sources = self.options.mini.sources
-        if "descriptions" in sources:
-            yield from minidocs.descriptions(self.table, self.space.codes)
-        if not {"evidence", "silver"} & set(sources):
-            return
-        for contact in _evenly(self.train, _FRAGMENT_CONTACTS):
-            if "evidence" in sources:
-                yield from self._mentions(contact)
-            if "silver" in sources:
-                text = serialise(contact, self.options.serialise).text
-                yield from minidocs.mentions(text, self._silver(contact, text))
-
-    def _mentions(self, contact: Contact) -> Iterator[Fragment]:
-        """The annotated mentions of a contact."""
-        whole: dict[int, list[tuple[str, int, int]]] = collections.defaultdict(list)
-        pieces = collections.defaultdict(list)
-        for row in contact.evidence:
-            code = evidence.roll_up(row.code, self.space.granularity)
-            if code in self.space.index:
-                pieces[row.mention, row.note, code].append((row.start, row.end))
-        for (_, note, code), places in pieces.items():
-            if len(places) == 1:
-                whole[note].append((code, *places[0]))
-                continue
-            # A piece alone ("of the lung") does not stand for the code.
-            text = contact.notes[note].text
-            yield minidocs.mention(" ".join(text[start:end] for start, end in places), code)
-        for note, spans in whole.items():
-            yield from minidocs.mentions(contact.notes[note].text, spans, self.options.mini.context)
+    def _descriptions(self) -> dict[str, str]:
+        return dict(zip(self.space.codes, self.space.descriptions, strict=True))
 
 
 def _record(
@@ -305,12 +287,6 @@ def _record(
         "evidence": rows,
         "characters": pack_characters(document.offsets, document.segments),
     }
-
-
-def _one_segment(text: str) -> Serialised:
-    """A text that is no contact's, as if it were one note."""
-    segment = (SECTIONS.index("notes"), 0, 0, len(text), 0)
-    return Serialised(text, np.array([segment], np.int32))
 
 
 def _identity(contacts: ContactData, options: TokensOptions) -> dict[str, Any]:
