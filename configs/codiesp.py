@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "sources": ("evidence",) if gold else ("silver", "descriptions"),
         },
     }
-    config.batches = {"tokens": 4096, "mini_share": 4.0}
+    config.batches = {"tokens": 4096, "mini_share": 4.0, "max_buckets": 6}
     config.model = {
         "encoder": {"width": 256, "layers": 1, "heads": 4, "feedforward": 1024, "convolution": 3,
                     "window": 256, "dropout": 0.2},
