@@ -1,0 +1,1 @@
+"""Metrics: sufficient statistics on the devices, summaries on the host."""

@@ -6,14 +6,17 @@ import numpy as np
 # 130 MB, not 500.
 MANY_LABELS = 8192
 
+# Of the bins between thresholds the first holds probabilities of exactly 0, the last of exactly 1.
+EXACT_BINS = (0, -1)
+
 
 def threshold_grid(num_labels: int, threshold: float | None = None) -> np.ndarray:
     """Returns the thresholds at which everything is counted, exactly, in one pass.
 
     They lie evenly in log-odds, which is where probabilities of rare codes differ: 1/64 apart from
-    −4 to 4 (steps of at most 0.004 in probability) and 1/16 apart from there to ±16; four times as
-    far apart for more than `MANY_LABELS` labels. Rounded to six digits, so that what a file shows
-    is what was compared with.
+    −4 to 4 (steps of at most 0.004 in probability) and 1/16 apart from there to −16 and 12; four
+    times as far apart for more than `MANY_LABELS` labels. Rounded to six digits, so that what a
+    file shows is what was compared with. The first is 0 and the last the number before 1.
 
     Args:
       num_labels: L.
@@ -25,8 +28,9 @@ def threshold_grid(num_labels: int, threshold: float | None = None) -> np.ndarra
     coarser = 4 if num_labels > MANY_LABELS else 1
     inner = np.arange(-4 * 64, 4 * 64 + 1, coarser) / 64
     outer = np.arange(4 * 16 + coarser, 16 * 16 + 1, coarser) / 16
-    log_odds = np.concatenate([-outer[::-1], inner, outer])
+    log_odds = np.concatenate([-outer[::-1], inner, outer[outer <= 12]])
     probabilities = [float(f"{1 / (1 + np.exp(-x)):.6g}") for x in log_odds]
+    probabilities += [0.0, np.nextafter(np.float32(1), np.float32(0))]
     probabilities.append(0.5 if threshold is None else threshold)
     return np.sort(np.array(probabilities, np.float32))
 

@@ -151,13 +151,13 @@ class Totals:
       edges: float32 [E], the thresholds.
       seen: [L, C]; see `LabelCounts`.
       positive: [L, C].
-      documents: see `DocumentSums`; [G, ...].
+      documents: a `DocumentSums` of NumPy arrays, [G, ...].
     """
 
     edges: np.ndarray
     seen: np.ndarray
     positive: np.ndarray
-    documents: DocumentSums
+    documents: Any
 
 
 def _zero_labels(shards: int, labels: int, edges: int) -> LabelCounts:

@@ -81,11 +81,11 @@ def summarise(
         if at == len(totals.edges) or totals.edges[at] != np.float32(threshold):
             raise ValueError(f"threshold = {threshold}: expected one of the thresholds counted at")
     rows = _code_rows(totals, at, codes, descriptions, missing)
-    occurring = [row["f1"] for row in rows if row["support"]]
+    occurring = [float(row["f1"]) for row in rows if row["support"]]
 
     seen_C, positive_C = (x.sum(0, dtype=np.int64) for x in (totals.seen, totals.positive))
-    auc_micro, bound_micro = auc(positive_C, seen_C - positive_C)
-    auc_L, bound_L = auc(totals.positive, totals.seen - totals.positive)
+    auc_micro, bound_micro = auc(positive_C, seen_C - positive_C, grid.EXACT_BINS)
+    auc_L, bound_L = auc(totals.positive, totals.seen - totals.positive, grid.EXACT_BINS)
     exists_L = ~np.isnan(auc_L)
 
     means = dict(zip(ranking.MEASURES, sums.measures.sum(0)[:-1] / max(ranked, 1), strict=True))
@@ -100,7 +100,7 @@ def summarise(
         "auc_micro": float(np.nan_to_num(auc_micro)),
         "auc_macro": float(auc_L[exists_L].mean()) if exists_L.any() else 0.0,
         "loss": _ratio(sums.measures.sum(0)[-1], contacts),
-        "threshold": float(f"{totals.edges[at]:.6g}") if threshold is None else float(threshold),
+        "threshold": float(str(totals.edges[at])) if threshold is None else float(threshold),
         "num_contacts": contacts,
         "num_labels": len(codes),
         "num_gold": gold,

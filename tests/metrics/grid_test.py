@@ -30,7 +30,8 @@ def test_a_tuned_threshold_applied_again_gives_the_same_metrics(case, rows):
 def test_resolution_is_as_promised(labels, step):
     edges = grid.threshold_grid(labels)
     assert np.diff(edges).max() <= step
-    assert edges[0] < 1e-6 and edges[-1] > 1 - 1e-6
+    assert edges[0] == 0 and edges[-1] == np.nextafter(np.float32(1), np.float32(0))
+    assert edges[1] < 1e-6 and edges[-2] > 1 - 1e-5
     assert len(grid.threshold_grid(labels, 0.123)) == len(
         edges
     )  # the same shapes: nothing compiles anew
@@ -39,3 +40,11 @@ def test_resolution_is_as_promised(labels, step):
 
 def test_of_equal_thresholds_the_middle_one():
     assert grid.tune(np.array([0, 2, 2, 2, 0]), np.array([9, 2, 2, 2, 0]), 4) == 2
+
+
+def test_scores_of_exactly_0_and_1_are_known_to_tie(make_case, rows):
+    case = make_case(0)
+    case.probabilities_NxL = (case.probabilities_NxL > 0.3).astype(np.float32)
+    assert case.summary(rows).details["auc_micro_error_at_most"] == 0
+    assert case.summary(rows, threshold=1.0).details["num_predicted"] == 0
+    assert 0 < case.summary(rows).metrics["threshold"] < 1
