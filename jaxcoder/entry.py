@@ -25,6 +25,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -141,10 +142,11 @@ def help_text(command: str, usage: str, own: Sequence[str]) -> str:
     """Returns what `--help` prints: the usage, then the flags named in `own` and their defaults."""
     lines: list[str] = [usage.strip(), "", f"flags of {command}:"]
     for flag in (flags.FLAGS[each] for each in own):
-        text = " ".join((flag.help or "").split())
+        text = flag.help or ""
         if flag.default not in (None, "", []) and flag.default is not False:
             text += f" (default: {flag.default})"
-        lines += [f"  --{flag.name}{'' if flag.boolean else '=…'}", f"      {text}"]
+        lines.append(f"  --{flag.name}{'' if flag.boolean else '=…'}")
+        lines += textwrap.wrap(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
