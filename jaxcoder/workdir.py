@@ -13,9 +13,6 @@ from jaxcoder.experiment import Experiment
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.tokens.builder import TokenData, open_tokens
 
-# What a checkpoint's arrays depend on: it may not change once there is one.
-_FIXED = ("records", "tokens", "model")
-
 
 class Workdir:
     """A workdir is self-contained: prediction needs nothing else, evaluation only the records.
@@ -57,12 +54,12 @@ class Workdir:
           data: its token records.
 
         Raises:
-          UserError: the run has checkpoints, and they were made with another label space or with
-            other `records`, `tokens` or `model` in the config.
+          UserError: the run has checkpoints, and they were made with another label space, another
+            tokenizer or another `model` in the config.
         """
         config = json.loads(json.dumps(config))
         if self.checkpoints.exists() and any(self.checkpoints.iterdir()):
-            self._check_same(config, data.label_space)
+            self._check_same(config, data)
         self.path.mkdir(parents=True, exist_ok=True)
         self.tokenizer.mkdir(exist_ok=True)
         for file in epath.Path(data.tokenizer_dir).iterdir():
@@ -72,20 +69,27 @@ class Workdir:
         write_json(self.data, {"tokens": _below(data.path, root)})
         write_json(self.config, config)
 
-    def _check_same(self, config: Mapping[str, Any], label_space: LabelSpace) -> None:
+    def _check_same(self, config: Mapping[str, Any], data: TokenData) -> None:
         mine = self.read_label_space()
-        if mine.hash != label_space.hash:
+        now = data.label_space.hash
+        if mine.hash != now:
             raise UserError(
-                f"{self.label_space}: hash {mine.hash}, but the data now give {label_space.hash}; "
-                "restore the records that this run was trained on, or train in a new workdir"
+                f"{self.label_space}: hash {mine.hash}, but the data now give {now}; restore "
+                "the records that this run was trained on, or train in a new workdir"
             )
-        before = json.loads(self.config.read_text())
-        for group in _FIXED:
-            for key, old, new in _changes(before.get(group, {}), config.get(group, {}), group):
+        for file in epath.Path(data.tokenizer_dir).iterdir():
+            kept = self.tokenizer / file.name
+            if not kept.exists() or kept.read_bytes() != file.read_bytes():
                 raise UserError(
-                    f"config.{key} = {new!r}: this workdir was trained with {old!r}; "
-                    "set it back, or train in a new workdir"
+                    f"{kept}: is not the tokenizer that the data now have; "
+                    "restore the records that this run was trained on, or train in a new workdir"
                 )
+        before = json.loads(self.config.read_text()).get("model", {})
+        for key, old, new in _changes(before, config.get("model", {}), "model"):
+            raise UserError(
+                f"config.{key} = {new!r}: this workdir was trained with {old!r}; "
+                "set it back, or train in a new workdir"
+            )
 
     def read_experiment(self) -> Experiment:
         """Reads `config.json`.

@@ -17,7 +17,7 @@ from jaxcoder.workdir import Workdir
 WORDS = ["chest", "pain", "fever", "cough", "fracture", "left", "wrist", "diabetes", "metformin"]
 CODES = tuple(f"{letter}{number:02}.{number}" for letter in "EIJS" for number in range(6))
 CONFIG = {
-    "tokens": {"serialise": {"max_tokens": 100}},
+    "tokens": {"serialise": {"max_tokens": 128}},
     "batches": {"documents": 8},
     "model": {
         "encoder": {"width": 16, "layers": 1, "heads": 2, "feedforward": 32, "window": 32},

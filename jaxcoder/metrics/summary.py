@@ -80,13 +80,12 @@ def summarise(
         at = int(np.searchsorted(totals.edges, np.float32(threshold)))
         if at == len(totals.edges) or totals.edges[at] != np.float32(threshold):
             raise ValueError(f"threshold = {threshold}: expected one of the thresholds counted at")
-    rows = _code_rows(totals, at, codes, descriptions, missing)
-    occurring = [float(row["f1"]) for row in rows if row["support"]]
-
     seen_C, positive_C = (x.sum(0, dtype=np.int64) for x in (totals.seen, totals.positive))
     auc_micro, bound_micro = auc(positive_C, seen_C - positive_C, grid.EXACT_BINS)
     auc_L, bound_L = auc(totals.positive, totals.seen - totals.positive, grid.EXACT_BINS)
     exists_L = ~np.isnan(auc_L)
+    rows = _code_rows(totals, at, codes, descriptions, auc_L, missing)
+    occurring = [float(row["f1"]) for row in rows if row["support"]]
 
     means = dict(zip(ranking.MEASURES, sums.measures.sum(0)[:-1] / max(ranked, 1), strict=True))
     metrics: dict[str, float | int] = {
@@ -126,12 +125,12 @@ def _code_rows(
     at: int,
     codes: Sequence[str],
     descriptions: Sequence[str],
+    auc_L: np.ndarray,
     missing: Mapping[str, int],
 ) -> list[dict[str, str | float | int]]:
     tp_L = totals.positive[:, at + 1 :].sum(-1)
     predicted_L = totals.seen[:, at + 1 :].sum(-1)
     support_L = totals.positive.sum(-1)
-    auc_L, _ = auc(totals.positive, totals.seen - totals.positive)
     columns = zip(codes, descriptions, support_L, tp_L, predicted_L, auc_L, strict=True)
     outside = (
         (code, "", count, 0, 0, float("nan")) for code, count in sorted(missing.items()) if count

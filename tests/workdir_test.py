@@ -1,0 +1,88 @@
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from jaxcoder.errors import UserError
+from jaxcoder.records.codes import LabelSpace
+from jaxcoder.workdir import Workdir
+
+CONFIG = {"data_dir": "data", "model": {"encoder": {"width": 16, "layers": 2}}, "seed": 0}
+
+
+@dataclasses.dataclass
+class Data:
+    """As much of token records as a workdir keeps."""
+
+    path: pathlib.Path
+    tokenizer_dir: pathlib.Path
+    label_space: LabelSpace = LabelSpace(("A00", "B00"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
+    return Data(pathlib.Path("data/token_records/demo/1.0.0"), tmp_path / "tokenizer")
+
+
+@pytest.fixture
+def workdir(tmp_path, data):
+    workdir = Workdir(tmp_path / "run")
+    workdir.create(CONFIG, data)
+    return workdir
+
+
+def trained(workdir):
+    (workdir.checkpoints / "1").mkdir(parents=True)
+
+
+def test_holds_all_that_prediction_needs(workdir):
+    assert json.loads(workdir.config.read_text()) == CONFIG
+    assert workdir.read_label_space().codes == ("A00", "B00")
+    assert (workdir.tokenizer / "tokenizer.json").read_text() == "{}"
+    assert json.loads(workdir.data.read_text()) == {"tokens": "token_records/demo/1.0.0"}
+    assert workdir.evaluation("test", "lexicon") == workdir.path / "eval/test/baseline_lexicon"
+
+
+def test_without_checkpoints_everything_may_change(workdir, data):
+    data.label_space = LabelSpace(("C00",))
+    workdir.create(CONFIG | {"model": {}}, data)
+    assert workdir.read_label_space().codes == ("C00",)
+
+
+def test_with_checkpoints_what_they_depend_on_may_not(workdir, data):
+    trained(workdir)
+    workdir.create(CONFIG | {"seed": 1}, data)
+    other = {"encoder": {"width": 16, "layers": 3}}
+    with pytest.raises(UserError, match=r"config\.model\.encoder\.layers = 3: .* trained with 2"):
+        workdir.create(CONFIG | {"model": other}, data)
+    (data.tokenizer_dir / "tokenizer.json").write_text('{"other": 1}')
+    with pytest.raises(UserError, match="is not the tokenizer that the data now have"):
+        workdir.create(CONFIG, data)
+    data.label_space = LabelSpace(("C00",))
+    with pytest.raises(UserError, match=data.label_space.hash):
+        workdir.create(CONFIG, data)
+    assert json.loads(workdir.config.read_text()) == CONFIG | {"seed": 1}
+    assert workdir.read_label_space().codes == ("A00", "B00")
+
+
+def test_records_that_are_not_there_are_named(workdir, tmp_path):
+    with pytest.raises(UserError, match="no token records here; pass --data_dir"):
+        workdir.open_tokens(str(tmp_path))
+    workdir.data.unlink()
+    with pytest.raises(UserError, match="--workdir must name a folder of `jaxcoder train`"):
+        workdir.open_tokens()
+
+
+def test_a_threshold_is_for_one_checkpoint_and_one_label_space(workdir):
+    assert workdir.read_threshold(5) is None
+    workdir.write_threshold(0.25, 5, 0.7)
+    assert workdir.read_threshold(5) == 0.25
+    assert workdir.read_threshold(6) is None
+    LabelSpace(("C00",)).save(workdir.label_space)
+    assert workdir.read_threshold(5) is None
+    workdir.threshold.write_text("{")
+    with pytest.raises(UserError, match="not a threshold; delete it"):
+        workdir.read_threshold(5)
