@@ -18,7 +18,7 @@ WORDS = ["chest", "pain", "fever", "cough", "fracture", "left", "wrist", "diabet
 CODES = tuple(f"{letter}{number:02}.{number}" for letter in "EIJS" for number in range(6))
 CONFIG = {
     "tokens": {"serialise": {"max_tokens": 128}},
-    "batches": {"documents": 8},
+    "batches": {"documents": 5},  # which no two devices share: one device, quick to compile
     "model": {
         "encoder": {"width": 16, "layers": 1, "heads": 2, "feedforward": 32, "window": 32},
         "head": {"bias_init": 0.0},
@@ -36,7 +36,9 @@ def trained_workdir(tmp_path_factory):
     write_json(workdir.config, CONFIG)
     options = experiment.read(CONFIG)
     model = experiment.fitted_model(options, tokenizer.vocab_size, tokenizer.pad_id, len(space))
-    jitted = steps.make_steps(sharding.make_mesh(), model, options.loss, options.optim)
+    jitted = steps.make_steps(
+        sharding.make_mesh(devices=jax.devices()[:1]), model, options.loss, options.optim
+    )
     # Weights large enough for contacts to differ.
     params = jax.tree.map(lambda x: x * 5, jitted.evaluation_params(jitted.init(0)))
     checkpoints = Checkpoints(workdir.checkpoints)
@@ -75,13 +77,12 @@ def test_in_the_order_of_the_input_and_as_if_alone(trained_workdir, tmp_path, mo
     assert command(*flags, "--input", source, "--output", target) == 0
     found = read_codes(target)
     assert [each["contact_id"] for each in found] == [f"contact-{n}" for n in range(len(sizes))]
-    for number in (0, 4, 12):
-        source.write_text(lines[number])
-        assert command(*flags, "--input", source, "--output", alone) == 0
-        (expected,) = read_codes(alone)
-        for one, other in zip(expected["codes"], found[number]["codes"], strict=True):
-            assert one["code"] == other["code"]
-            assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+    source.write_text(lines[3])
+    assert command(*flags, "--input", source, "--output", alone) == 0
+    (expected,) = read_codes(alone)
+    for one, other in zip(expected["codes"], found[3]["codes"], strict=True):
+        assert one["code"] == other["code"]
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
     assert found[0]["codes"] != found[1]["codes"]
 
 
