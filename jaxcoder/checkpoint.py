@@ -39,8 +39,8 @@ class Progress:
 class Checkpoints:
     """Saves in the background, keeps the last and the best checkpoint, and restores either.
 
-    A checkpoint holds named items, each a tree of arrays (such as `params`), so that prediction reads the
-    parameters without the optimiser. It appears whole or not at all: Orbax writes to a temporary folder and renames.
+    A checkpoint holds named items, each a tree of arrays, so that prediction reads the parameters
+    without the optimiser. It appears whole or not at all: Orbax writes to a temporary folder first.
     """
 
     def __init__(
@@ -64,7 +64,9 @@ class Checkpoints:
         """
         self.folder = epath.Path(folder)
         if read_only and not self.folder.exists():
-            raise UserError(f"{self.folder}: no checkpoints here; train first, or pass another --workdir")
+            raise UserError(
+                f"{self.folder}: no checkpoints here; train first, or pass another --workdir"
+            )
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(1),
@@ -107,7 +109,9 @@ class Checkpoints:
         arguments["progress"] = ocp.args.JsonSave(dataclasses.asdict(progress))
         try:
             self._manager.save(
-                progress.step, args=ocp.args.Composite(**arguments), metrics=dict(metrics) if metrics else None
+                progress.step,
+                args=ocp.args.Composite(**arguments),
+                metrics=dict(metrics) if metrics else None,
             )
         except Exception as error:
             raise self._explained(error) from error
@@ -131,7 +135,8 @@ class Checkpoints:
     def step(self, which: str = "last") -> int | None:
         """The step of the `last` or the `best` checkpoint; None when there is none.
 
-        The best is the one that the last checkpoint's progress names, or the last itself before any evaluation.
+        The best is the one that the last checkpoint's progress names, or the last itself before any
+        evaluation.
         """
         last = self._manager.latest_step()
         if last is None or which == "last":
@@ -141,7 +146,9 @@ class Checkpoints:
 
     def progress(self, step: int) -> Progress:
         """Reads what the run knew at a step."""
-        restored = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
+        )
         return Progress(**restored["progress"])
 
     def has(self, step: int, item: str) -> bool:
@@ -155,7 +162,8 @@ class Checkpoints:
 
         Args:
           step: which checkpoint.
-          abstract: trees of `jax.ShapeDtypeStruct` with shardings, by item; another mesh than at saving is fine.
+          abstract: trees of `jax.ShapeDtypeStruct` with shardings, by item; another mesh than at
+            saving is fine.
           label_space: hash of the label space in use.
 
         Returns:
@@ -168,8 +176,9 @@ class Checkpoints:
         where = self.folder / str(step)
         if progress.label_space != label_space:
             raise UserError(
-                f"{where}: made for label space {progress.label_space}, but label_space.json here has hash "
-                f"{label_space}; restore the label space that this workdir was trained with, or train in a new workdir"
+                f"{where}: made for label space {progress.label_space}, but label_space.json "
+                f"here has hash {label_space}; restore the label space that this workdir was trained with, "
+                "or train in a new workdir"
             )
         for item, tree in abstract.items():
             self._check_shapes(step, item, tree)
@@ -180,7 +189,9 @@ class Checkpoints:
     def _check_shapes(self, step: int, item: str, tree: PyTree) -> None:
         where = self.folder / str(step)
         if not self.has(step, item):
-            raise UserError(f"{where}: holds no {item!r}; the optimiser options differ from those it was saved with")
+            raise UserError(
+                f"{where}: holds no {item!r}; use the config of this workdir, or a new workdir"
+            )
         saved = ocp.StandardCheckpointer().metadata(where / item).item_metadata
         have = {_path(key): tuple(leaf.shape) for key, leaf in _leaves(saved)}
         want = {_path(key): tuple(leaf.shape) for key, leaf in _leaves(tree)}
@@ -188,7 +199,8 @@ class Checkpoints:
             if have.get(key) != want.get(key):
                 raise UserError(
                     f"{where}: {item}/{key} is {have.get(key, 'absent')} in the checkpoint and "
-                    f"{want.get(key, 'absent')} in the config's model; use the config of this workdir, or a new workdir"
+                    f"{want.get(key, 'absent')} in the config's model; use the config of this "
+                    "workdir, or a new workdir"
                 )
 
     def _explained(self, error: Exception) -> Exception:
@@ -198,7 +210,7 @@ class Checkpoints:
         )
         if full:
             return UserError(
-                f"{self.folder}: no space left for a checkpoint; free some and run the same command again: "
+                f"{self.folder}: no space left for a checkpoint; free some, run the same command: "
                 f"it resumes at the last whole checkpoint (step {self._manager.latest_step()})"
             )
         return error
@@ -207,7 +219,9 @@ class Checkpoints:
 def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:
     return [
         (key, leaf)
-        for key, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
+        for key, leaf in jax.tree_util.tree_flatten_with_path(
+            tree, is_leaf=lambda x: hasattr(x, "shape")
+        )[0]
         if hasattr(leaf, "shape")
     ]
 

@@ -33,8 +33,8 @@ class MeshOptions:
 class TrainOptions:
     """Durations and decisions of a training run.
 
-    A duration is a number and a unit: `500 steps`, `12 epochs` (passes over the training contacts), `1e6 examples`,
-    and for `warmup` also `5 %` of the whole.
+    A duration is a number and a unit: `500 steps`, `12 epochs` (passes over the training contacts),
+    `100000 examples`, or `5 %` of the whole run.
 
     Attributes:
       total: length of the run.
@@ -58,7 +58,9 @@ class TrainOptions:
         for name in ("total", "warmup", "evaluate_every", "checkpoint_every", "log_every"):
             value = getattr(self, name)
             if not (_DURATION.match(value) or (name == "checkpoint_every" and not value)):
-                raise ValueError(f"{name} = {value!r}: expected a duration such as '500 steps', '2 epochs'")
+                raise ValueError(
+                    f"{name} = {value!r}: expected a duration such as '500 steps', '2 epochs'"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +101,20 @@ def load(path: epath.PathLike) -> Experiment:
     """
     path = epath.Path(path)
     if not path.exists():
-        raise UserError(f"{path}: not found; --workdir must name a folder that `jaxcoder train` has written")
+        raise UserError(
+            f"{path}: not found; --workdir must name a folder that `jaxcoder train` has written"
+        )
     try:
         return read(json.loads(path.read_text()))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON (line {error.lineno}); restore it or train in a new workdir") from None
+        raise UserError(
+            f"{path}: not JSON (line {error.lineno}); restore it or train in a new workdir"
+        ) from None
 
 
-def fitted_model(options: Experiment, vocab_size: int, pad_id: int, num_labels: int) -> CoderOptions:
+def fitted_model(
+    options: Experiment, vocab_size: int, pad_id: int, num_labels: int
+) -> CoderOptions:
     """The config's model with the sizes that the tokenizer and the label space decide."""
     encoder = dataclasses.replace(options.model.encoder, vocab_size=vocab_size, pad_id=pad_id)
     head = dataclasses.replace(options.model.head, num_labels=num_labels)

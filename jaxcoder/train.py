@@ -179,12 +179,13 @@ def _items(state: TrainState, coder: Any) -> dict[str, Any]:
     Where predictions are made with a moving average, training's own parameters belong to the rest.
     """
     rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state, "ema": state.ema}
-    return {"coder": coder, "training": rest if state.ema is None else rest | {"params": state.params}}
+    return {
+        "coder": coder,
+        "training": rest if state.ema is None else rest | {"params": state.params},
+    }
 
 
-def _mean(
-    recent: list[tuple[Mapping[str, jax.Array], int]], seconds: Any
-) -> dict[str, float]:
+def _mean(recent: list[tuple[Mapping[str, jax.Array], int]], seconds: Any) -> dict[str, float]:
     """The means of the steps since the last log, and the rates at which they went."""
     metrics = jax.device_get([metrics for metrics, _ in recent])
     elapsed = seconds()  # after device_get: the steps are done now

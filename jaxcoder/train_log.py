@@ -14,7 +14,7 @@ class TrainLog:
     """Writes one line of numbers at a time. Numbers only: no text of a note can reach it."""
 
     def __init__(self, workdir: Workdir, step: int):
-        """Opens the log of a run, and forgets the lines after a step: a killed run does those steps again.
+        """Opens the log, and forgets the lines after a step: a killed run does those steps again.
 
         Args:
           workdir: of the run.
@@ -23,7 +23,7 @@ class TrainLog:
         path = workdir.train_metrics
         kept = []
         if path.exists():
-            # The last line of a killed run may be cut short: it has no newline, and its step comes again.
+            # A killed run's last line may be cut short: without newline, and its step comes again.
             for line in path.read_text().splitlines(keepends=True):
                 if line.endswith("\n") and json.loads(line)["step"] <= step:
                     kept.append(line)

@@ -1,0 +1,1 @@
+"""Benchmarks: what speed and memory are, measured by one command each."""

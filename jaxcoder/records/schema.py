@@ -19,7 +19,7 @@ class Note:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Medication:
-    """A medication given or prescribed. `code` is ATC, NDC, …"""
+    """A medication given or prescribed. `code` is of ATC, NDC or another system."""
 
     code: str = ""
     name: str = ""
@@ -30,7 +30,7 @@ class Medication:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lab:
-    """A laboratory result. `value` is text; `flag` is `L`, `H`, `A` or empty; bounds may be absent."""
+    """A laboratory result. `value` is text; `flag` is `L`, `H`, `A` or empty."""
 
     code: str = ""
     name: str = ""
@@ -54,9 +54,9 @@ class Code:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evidence:
-    """A character span [start, end) of note number `note` (time order, from 0) that supports a code.
+    """A character span [start, end) of a note that supports a code; `note` counts in time order.
 
-    A mention of several pieces has one row a piece, all with the same `mention` number in the contact.
+    A mention of several pieces has one row a piece, all with the same `mention` number.
     """
 
     code: str
@@ -68,7 +68,7 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Condition:
-    """Truth that only a synthetic cohort knows: a condition present at the contact, and whether it was coded.
+    """What only a synthetic cohort knows: a condition that is present, and whether it was coded.
 
     `probability` is that of its being coded, in (0, 1].
     """
@@ -80,10 +80,10 @@ class Condition:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contact:
-    """One hospital encounter of one patient: the unit that is coded. Everything but the ids may be empty.
+    """One hospital encounter of one patient: the unit that is coded.
 
-    `start` and `end` are ISO 8601 or empty; `age` is in years, None when unknown; `sex` is `F`, `M` or `U`. Notes,
-    medications and labs stand in time order.
+    Everything but the ids may be empty. `start` and `end` are ISO 8601; `age` is in years, None
+    when unknown; `sex` is `F`, `M` or `U`. Notes, medications and labs stand in time order.
     """
 
     contact_id: str

@@ -1,0 +1,1 @@
+"""Token records: contacts serialised, tokenised, labelled."""

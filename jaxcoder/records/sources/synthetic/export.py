@@ -65,7 +65,7 @@ def _table(relation: str, contacts: Sequence[Contact]) -> pa.Table:
     if relation == "contacts":
         columns["contact_id"] = [contact.contact_id for contact in contacts]
         columns |= {name: [getattr(contact, name) for contact in contacts] for name in _OWN}
-        kinds = dict.fromkeys(_OWN, "str")
+        kinds: dict[str, Any] = dict.fromkeys(_OWN, str)
     else:
         kinds = {field.name: field.type for field in dataclasses.fields(_ROWS[relation])}
         columns |= {name: [] for name in kinds}
