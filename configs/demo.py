@@ -13,14 +13,13 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """Returns the experiment."""
     config = ConfigDict()
-    config.records = {"source": "synthetic", "options": {"patients": 2500}}
+    config.records = {"source": "synthetic", "options": {"patients": 2000}}
     config.tokens = {
         "serialise": {"max_tokens": 1024},
         "tokenizer": {"vocab_size": 4000},
-        "silver": {"enabled": False},
         "mini": {"per_contact": 0.0},
     }
-    config.batches = {"tokens": 8192}
+    config.batches = {"tokens": 8192, "max_buckets": 3}
     config.model = {
         "encoder": {
             "width": 128,
@@ -32,6 +31,7 @@ def get_config() -> ConfigDict:
         },
         "head": {"kind": "laat"},
     }
+    config.loss = {"silver_weight": 2.0}
     config.optim = {"learning_rate": 3e-3}
-    config.train = {"total": "5 epochs"}
+    config.train = {"total": "3 epochs"}
     return config
