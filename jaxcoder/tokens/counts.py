@@ -37,6 +37,7 @@ class Counts:
         labels: Sequence[np.ndarray],
         min_documents: int,
         keep: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        all_keys: bool = False,
     ) -> "Counts":
         """Counts exactly; keys are sorted one part of the hash space after another.
 
@@ -46,17 +47,19 @@ class Counts:
           labels: int32, the labels of each document, each once.
           min_documents: keys in fewer documents are left out.
           keep: from hits[e] and documents of the key[e] to bool[e], which entries are kept.
+          all_keys: whether keys without an entry are kept too.
 
         Returns:
-          The table, without keys that have no entry.
+          The table.
         """
         parts = max(1, -(-sizes // _PARTITION))
         tables = [_count(keys, labels, min_documents, keep, part, parts) for part in range(parts)]
         found, documents, per_key, flat, hits = (
             np.concatenate(column) for column in zip(*tables, strict=True)
         )
-        order = np.argsort(found, kind="stable")
         starts = np.cumsum(per_key) - per_key
+        order = np.argsort(found, kind="stable")
+        order = order if all_keys else order[per_key[order] > 0]
         entries = ranges(starts[order], per_key[order])
         first = np.concatenate([[0], np.cumsum(per_key[order])])
         return cls(found[order], documents[order], first, flat[entries], hits[entries])
@@ -75,23 +78,23 @@ class Counts:
         """Hits of some keys with some labels.
 
         Args:
-          rows: int64[R], rows of keys, none −1.
-          labels: int32[K], rising.
+          rows: int64[R], rows of keys, −1 for an unknown one.
+          labels: int32[K], rising, each once.
           missing: what stands where the table has no entry.
 
         Returns:
           int64[R, K].
         """
         hits = np.full((len(rows), len(labels)), missing, np.int64)
-        sizes = self.first[rows + 1] - self.first[rows]
-        entries = ranges(self.first[rows], sizes)
-        columns = np.searchsorted(labels, self.labels[entries])
-        columns = np.minimum(columns, max(0, len(labels) - 1))
-        here = labels[columns] == self.labels[entries] if len(labels) else np.zeros(0, bool)
-        if len(labels):
-            hits[np.repeat(np.arange(len(rows)), sizes)[here], columns[here]] = self.hits[entries][
-                here
-            ]
+        if not len(labels) or not len(self.keys):
+            return hits
+        starts = self.first[rows]
+        sizes = np.where(rows >= 0, self.first[rows + 1] - starts, 0)
+        entries = ranges(starts, sizes)
+        columns = np.minimum(np.searchsorted(labels, self.labels[entries]), len(labels) - 1)
+        here = labels[columns] == self.labels[entries]
+        owners = np.repeat(np.arange(len(rows)), sizes)
+        hits[owners[here], columns[here]] = self.hits[entries[here]]
         return hits
 
 
@@ -173,11 +176,10 @@ def _count(
         low = high
     row = np.concatenate([*rows, np.zeros(0, np.int64)])
     entries = np.bincount(row, minlength=len(found))
-    useful = entries > 0
     return (
-        found[useful],
-        documents[useful].astype(np.int32),
-        entries[useful],
+        found,
+        documents.astype(np.int32),
+        entries,
         np.concatenate([*columns, np.zeros(0, np.int64)]).astype(np.int32),
         np.concatenate([*hits, np.zeros(0, np.int64)]).astype(np.int32),
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from jaxcoder.tokens.counts import Counts, ranges
 from jaxcoder.tokens.silver import Aligner, Descriptions, SilverOptions
 
 __all__ = ["Lexicon", "LexiconOptions", "SilverOptions"]
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +86,8 @@ class Lexicon:
         Returns:
           The lexicon. The same documents in the same order give the same lexicon.
         """
-        drawn = _draw(texts, codes, options)
-        found = [words for words, _ in drawn]
+        drawn = draw(zip(texts, codes, strict=True), options.max_contacts, options.seed)
+        found = [stems.words(text, options.stem) for text, _ in drawn]
         names = sorted({code for _, mine in drawn for code in mine})
         index = {code: number for number, code in enumerate(names)}
         labels = [np.array(sorted({index[code] for code in mine}), np.int32) for _, mine in drawn]
@@ -94,7 +97,7 @@ class Lexicon:
             for _, mine in drawn
         ]
 
-        def count(labels: Sequence[np.ndarray], longest: int) -> Counts:
+        def count(labels: Sequence[np.ndarray], longest: int, all_keys: bool) -> Counts:
             return Counts.of(
                 lambda number: stems.ngrams(found[number], longest)[0],
                 sum(len(words.hashes) for words in found) * longest,
@@ -104,11 +107,12 @@ class Lexicon:
                     (hits >= options.min_hits)
                     & (hits >= options.min_score * (documents + options.smoothing))
                 ),
+                all_keys,
             )
 
         aligner = Aligner(
-            grams=count(labels, options.max_ngram),
-            words=count(word_labels, 1),
+            grams=count(labels, options.max_ngram, all_keys=False),
+            words=count(word_labels, 1, all_keys=True),
             code_documents=_totals(labels, len(names)),
             word_documents=_totals(word_labels, len(described.index)),
             documents=len(drawn),
@@ -151,7 +155,7 @@ class Lexicon:
         """
         options = options or SilverOptions()
         found = stems.words(text, self.options.stem)
-        numbered = [(code, self._index.get(code, -1)) for code in codes]
+        numbered = [(code, self._index.get(code, -1)) for code in dict.fromkeys(codes)]
         spans = []
         for code, first, last, score in self._aligner.align(text, found, numbered, options):
             if score < options.min_score:
@@ -175,21 +179,13 @@ def _totals(labels: Sequence[np.ndarray], size: int) -> np.ndarray:
     return np.bincount(np.concatenate([np.zeros(0, np.int32), *labels]), minlength=size)
 
 
-def _draw(
-    texts: Iterable[str], codes: Iterable[Sequence[str]], options: LexiconOptions
-) -> list[tuple[stems.Words, tuple[str, ...]]]:
-    """A uniform sample of the documents (reservoir sampling), which keeps hashes and not texts."""
-    rng = random.Random(options.seed)
-    sample: list[tuple[stems.Words, tuple[str, ...]]] = []
-    for number, (text, labels) in enumerate(zip(texts, codes, strict=True)):
-        slot = number
-        if options.max_contacts and number >= options.max_contacts:
-            slot = rng.randrange(number + 1)
-            if slot >= options.max_contacts:
-                continue
-        item = (stems.words(text, options.stem), tuple(labels))
-        if slot == number:
+def draw(items: Iterable[T], most: int, seed: int) -> list[T]:
+    """A uniform sample of a stream (reservoir sampling); all of it where `most` is 0 or enough."""
+    rng = random.Random(seed)
+    sample: list[T] = []
+    for number, item in enumerate(items):
+        if not most or number < most:
             sample.append(item)
-        else:
+        elif (slot := rng.randrange(number + 1)) < most:
             sample[slot] = item
     return sample

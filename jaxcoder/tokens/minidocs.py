@@ -33,7 +33,8 @@ class MiniOptions:
       min_pairs: fragments in a mini-document, at least.
       max_pairs: at most.
       power: a fragment seen n times in training has weight n^power: 0 shows rare codes as
-        often as the data allow, 1 keeps the frequencies of the training split.
+        often as frequent ones, 1 keeps the frequencies of the training split. A silver string seen
+        often with a code is also less likely to be wrong.
       context: words of real text left and right of a gold span; 0 for the bare string.
       recase: probability that the first letter of a fragment changes its case.
       seed: of the joins.
@@ -43,7 +44,7 @@ class MiniOptions:
     sources: tuple[str, ...] = SOURCES
     min_pairs: int = 5
     max_pairs: int = 15
-    power: float = 0.0
+    power: float = 0.5
     context: int = 0
     recase: float = 0.3
     seed: int = 0
@@ -80,22 +81,20 @@ def mentions(text: str, spans: Iterable[Span], context: int = 0) -> list[Fragmen
       context: words kept on either side; every span in reach is then kept with its code.
 
     Returns:
-      A fragment for each span, in order.
+      A fragment for each span that is not blank, in order of the text.
     """
-    spans = list(spans)
+    spans = sorted(
+        (span for span in spans if text[span[1] : span[2]].strip()), key=lambda span: span[1:]
+    )
     if not context:
-        return [
-            mention(text[start:end], code) for code, start, end in spans if text[start:end].strip()
-        ]
+        return [mention(text[start:end], code) for code, start, end in spans]
     fragments = []
     for _, start, end in spans:
         left, right = _reach(text, start, -context), _reach(text, end, context)
         inside = [span for span in spans if span[1] < right and span[2] > left]
         # A span cut in half would be a false label: widen to hold it.
-        left, right = (
-            min(left, *(span[1] for span in inside)),
-            max(right, *(span[2] for span in inside)),
-        )
+        left = min(left, *(span[1] for span in inside))
+        right = max(right, *(span[2] for span in inside))
         moved = tuple(
             (code, a - left, b - left) for code, a, b in spans if left <= a and b <= right
         )
@@ -169,10 +168,9 @@ class MiniDocuments(Sequence[Fragment]):
 
 
 def _recase(text: str) -> str:
-    swapped = text[0].swapcase()
-    return (swapped if len(swapped) == 1 else text[0]) + text[
-        1:
-    ]  # ß would become SS, and move the spans.
+    swapped = text[:1].swapcase()
+    # ß would become SS, and move the spans.
+    return swapped + text[1:] if len(swapped) == 1 else text
 
 
 def _reach(text: str, position: int, words: int) -> int:

@@ -139,16 +139,18 @@ class Aligner:
         count = len(found.hashes)
         if not count or not codes:
             return []
-        unique, back = np.unique(found.hashes, return_inverse=True)
-        by_code = self._code_worth(found, np.array([number for _, number in codes]))
+        unique, at, back = np.unique(found.hashes, return_index=True, return_inverse=True)
+        rows = self.words.rows(unique)
+        # A word that training has in no other document is held by one: this.
+        holding = np.append(self.words.documents, 1)[rows]
+        by_code = self._code_worth(found, holding[back], [number for _, number in codes])
         of_code = [self.descriptions.of(code) for code, _ in codes]
         labels = np.unique(np.concatenate(of_code))
-        by_word = self._word_worth(unique, labels)
-        strings = [
-            text[found.starts[i] : found.ends[i]] for i in np.unique(back, return_index=True)[1]
-        ]
+        hits = self.words.hits_of(rows, labels, missing=1)
+        by_word = association(hits, holding[:, None], self.word_documents[labels], self.documents)
+        strings = [text[found.starts[place] : found.ends[place]] for place in at]
         alike = options.spelling * self.descriptions.alike(strings, labels)
-        allowed = self._allowed(found, options)
+        allowed = self._allowed(found, holding[back], options)
         spans = []
         for column, (code, number) in enumerate(codes):
             mine = np.searchsorted(labels, of_code[column])
@@ -161,41 +163,37 @@ class Aligner:
                 spans.append((code, first, first + length, float(worth[length, first])))
         return spans
 
-    def _code_worth(self, found: stems.Words, numbers: np.ndarray) -> np.ndarray:
-        """Association [length − 1, first word, code] of every n-gram of the document."""
-        hashes, firsts, lasts = stems.ngrams(found, self.longest)
-        rows = self.grams.rows(hashes)
-        unique, back = np.unique(rows[rows >= 0], return_inverse=True)
+    def _code_worth(
+        self, found: stems.Words, holding: np.ndarray, numbers: Sequence[int]
+    ) -> np.ndarray:
+        """Association [length − 1, first word, code] of every n-gram of the document.
+
+        Args:
+          found: its words.
+          holding: [word], training documents that hold the word.
+          numbers: of the codes; −1 for one that training does not have, which nothing attracts.
+        """
         worth = np.zeros((self.longest, len(found.hashes), len(numbers)))
-        order = np.argsort(numbers, kind="stable")
-        known = order[numbers[order] >= 0]
-        if not len(known):
-            return worth
-        # All n-grams and codes of a training document occur together at least here.
-        hits = self.grams.hits_of(unique, numbers[known], missing=1)
-        holding = self.grams.documents[unique][:, None]
-        values = association(hits, holding, self.code_documents[numbers[known]], self.documents)
-        once = association(
-            np.ones(1), np.ones(1), self.code_documents[numbers[known]], self.documents
-        )
-        at = rows >= 0
-        worth[(lasts - firsts)[at][:, None], firsts[at][:, None], known] = values[back]
-        rare = (rows < 0) & (firsts == lasts)
-        worth[0, firsts[rare][:, None], known] = once
+        column = {number: place for place, number in enumerate(numbers) if number >= 0}
+        labels = np.array(sorted(column), np.int32)
+        columns = np.array([column[number] for number in labels.tolist()], np.int64)
+        having = self.code_documents[labels]
+        hashes, firsts, lasts = stems.ngrams(found, self.longest)
+        rows, back = np.unique(self.grams.rows(hashes), return_inverse=True)
+        # n-gram and code of a training document occur together at least here.
+        hits = self.grams.hits_of(rows, labels, missing=1)
+        documents = np.append(self.grams.documents, 1)[rows][:, None]
+        values = association(hits, documents, having, self.documents)
+        values[rows < 0] = 0
+        worth[(lasts - firsts)[:, None], firsts[:, None], columns] = values[back]
+        once = association(np.ones(()), holding[:, None], having, self.documents)
+        worth[0][:, columns] = np.maximum(worth[0][:, columns], once)
         return worth
 
-    def _word_worth(self, unique: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Association [word, description word] of the distinct words of a document."""
-        rows = self.words.rows(unique)
-        hits = np.ones((len(unique), len(labels)), np.int64)
-        hits[rows >= 0] = self.words.hits_of(rows[rows >= 0], labels, missing=1)
-        holding = np.where(rows >= 0, self.words.documents[rows] if len(self.words) else 1, 1)
-        return association(hits, holding[:, None], self.word_documents[labels], self.documents)
-
-    def _allowed(self, found: stems.Words, options: SilverOptions) -> np.ndarray:
+    def _allowed(
+        self, found: stems.Words, holding: np.ndarray, options: SilverOptions
+    ) -> np.ndarray:
         """0 where a span [length − 1, first word] may be, −inf where not."""
-        rows = self.grams.rows(stems.ngrams(found, 1)[0])
-        holding = np.where(rows >= 0, self.grams.documents[rows] if len(self.grams) else 0, 0)
         edge = holding <= options.max_share * self.documents
         count = len(found.hashes)
         allowed = np.full((options.max_words, count), -np.inf)
@@ -219,9 +217,8 @@ class Aligner:
         worth = np.zeros((options.max_words, count))
         code, words = by_code[0], described
         for length in range(1, min(options.max_words, count) + 1):
-            if (
-                length > 1
-            ):  # the best inside a span is the best of its two halves that miss one word
+            # The best inside a span is its own, or that of the two spans that are a word shorter.
+            if length > 1:
                 code = np.maximum(code[:-1], code[1:])
                 if length <= len(by_code):
                     code = np.maximum(code, by_code[length - 1, : len(code)])

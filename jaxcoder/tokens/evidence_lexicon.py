@@ -1,0 +1,165 @@
+"""The lexicon of evidence: strings that stood for a code in training, found again in any order."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from jaxcoder.tokens import stems
+from jaxcoder.tokens.lexicon import draw
+
+_Bag = tuple[int, ...]
+"""Hashes of the stems of a string, rising, each once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceLexiconOptions:
+    """How evidence strings are found again.
+
+    Attributes:
+      stem: characters a word is cut to; 0 for whole words.
+      slack: words that may stand between the words of a string.
+      max_share: words of more than this share of the documents are left out of strings.
+      smoothing: added to the number of documents in which a string is found.
+      max_contacts: training contacts that are counted at most, drawn by `seed`; 0 for all.
+      seed: of that draw.
+    """
+
+    stem: int = 8
+    slack: int = 6
+    max_share: float = 0.5
+    smoothing: float = 1.0
+    max_contacts: int = 20_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("stem", "slack", "smoothing", "max_contacts"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} = {getattr(self, key)}: expected 0 or more")
+        if not 0 < self.max_share <= 1:
+            raise ValueError(f"max_share = {self.max_share}: expected a share in (0, 1]")
+
+
+class EvidenceLexicon:
+    """Bag of stems → code. A bag is found where its words stand close together in one sentence.
+
+    The score of bag and code is (coded + evidence) / 2 / (found + smoothing), in documents: found
+    has the bag, coded the code as well, evidence the bag as evidence of the code. On CodiEsp
+    validation, micro-F1 / recall@10 / MAP: .687 / .540 / .566 from the annotated strings (Spanish);
+    from silver evidence, which needs document labels alone, .623 / .507 / .519 (Spanish) and
+    .568 / .462 / .465 (English).
+    """
+
+    def __init__(
+        self, options: EvidenceLexiconOptions, scores: dict[_Bag, dict[str, float]], index: "_Index"
+    ) -> None:
+        """Holds scores; use `fit`."""
+        self.options = options
+        self._scores = scores
+        self._index = index
+
+    @classmethod
+    def fit(
+        cls,
+        texts: Iterable[str],
+        codes: Iterable[Sequence[str]],
+        strings: Iterable[Sequence[tuple[str, str]]],
+        options: EvidenceLexiconOptions,
+    ) -> "EvidenceLexicon":
+        """Counts where evidence strings are found again.
+
+        Args:
+          texts: the training documents.
+          codes: the codes of each.
+          strings: the evidence of each, (string, code): annotated or silver.
+          options: how.
+
+        Returns:
+          The lexicon. The same documents in the same order give the same lexicon.
+        """
+        triples = zip(texts, codes, strings, strict=True)
+        drawn = [
+            (stems.words(text, options.stem), set(labels), evidence)
+            for text, labels, evidence in draw(triples, options.max_contacts, options.seed)
+        ]
+        documents = collections.Counter(
+            word for found, _, _ in drawn for word in np.unique(found.hashes).tolist()
+        )
+        common = {word for word, n in documents.items() if n > options.max_share * len(drawn)}
+        evidence = collections.Counter[tuple[_Bag, str]]()
+        for _, _, pairs in drawn:
+            bags = {(_bag(string, options.stem, common), code) for string, code in pairs}
+            evidence.update((bag, code) for bag, code in sorted(bags) if bag)
+        meanings = collections.defaultdict(list)
+        for bag, code in evidence:
+            meanings[bag].append(code)
+        index = _Index(meanings, documents, options.slack)
+
+        seen, coded = collections.Counter[_Bag](), collections.Counter[tuple[_Bag, str]]()
+        for found, labels, _ in drawn:
+            for bag in index.find(found):
+                seen[bag] += 1
+                coded.update((bag, code) for code in meanings[bag] if code in labels)
+        scores = {
+            bag: {
+                code: (coded[bag, code] + evidence[bag, code])
+                / (2 * (max(seen[bag], evidence[bag, code]) + options.smoothing))
+                for code in meanings[bag]
+            }
+            for bag in meanings
+        }
+        return cls(options, scores, index)
+
+    def scores(self, text: str) -> dict[str, float]:
+        """Scores the codes of a document.
+
+        Args:
+          text: the document.
+
+        Returns:
+          For each code of a bag that is found in the text, its highest score, in (0, 1].
+        """
+        best: dict[str, float] = {}
+        for bag in self._index.find(stems.words(text, self.options.stem)):
+            for code, score in self._scores[bag].items():
+                best[code] = max(score, best.get(code, 0.0))
+        return dict(sorted(best.items()))
+
+
+class _Index:
+    """Bags by their rarest word, so that a document looks up few."""
+
+    def __init__(
+        self, bags: Iterable[_Bag], documents: collections.Counter[int], slack: int
+    ) -> None:
+        self._slack = slack
+        self._by_rarest: dict[int, list[_Bag]] = collections.defaultdict(list)
+        for bag in bags:
+            self._by_rarest[min(bag, key=lambda word: (documents[word], word))].append(bag)
+
+    def find(self, found: stems.Words) -> list[_Bag]:
+        """The bags of a document, each once."""
+        places = collections.defaultdict(list)
+        for place, word in enumerate(found.hashes.tolist()):
+            places[word].append(place)
+        sentences = found.sentences.tolist()
+        return [
+            bag
+            for word in places
+            for bag in self._by_rarest.get(word, ())
+            if all(other in places for other in bag)
+            and any(self._together(bag, at, places, sentences) for at in places[word])
+        ]
+
+    def _together(
+        self, bag: _Bag, at: int, places: dict[int, list[int]], sentences: list[int]
+    ) -> bool:
+        """Whether the bag's words, where nearest to a place, stand close together."""
+        nearest = [min(places[word], key=lambda place: abs(place - at)) for word in bag]
+        close = max(nearest) - min(nearest) < len(bag) + self._slack
+        return close and all(sentences[place] == sentences[at] for place in nearest)
+
+
+def _bag(string: str, stem: int, common: set[int]) -> _Bag:
+    return tuple(sorted(set(stems.words(string, stem).hashes.tolist()) - common))
