@@ -34,7 +34,7 @@ class BatchOptions:
     max_documents: int = 0
     buckets: tuple[int, ...] = ()
     max_buckets: int = 8
-    multiple: int = 16
+    multiple: int = 8
     mini_share: float = 1.0
     max_labels: int = 0
     max_evidence: int = 0

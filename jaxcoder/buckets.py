@@ -36,9 +36,9 @@ def choose(
 ) -> tuple[int, ...]:
     """Chooses bucket lengths.
 
-    Dynamic programming finds the lengths with the least padding for batches of one row; from
-    there each length is moved as long as that lowers the tokens of whole batches, filled up as in
-    `batch_counts`.
+    Dynamic programming finds the lengths with the least padding for batches of a fixed number of
+    rows; from there each length is moved as long as that lowers the tokens of whole batches, filled
+    up as in `batch_counts`.
 
     Args:
       lengths: int [N], tokens of typical documents.
@@ -54,15 +54,31 @@ def choose(
     step = -(-top // _BINS)  # lengths, in units of `multiple`, that are tried
     unit = multiple * step
     top = -(-longest // unit)
-    below = np.cumsum(np.bincount(-(-lengths // unit), minlength=top + 1))
+    need = np.sort(-(-lengths // unit))[::-1]  # long documents first
+
+    def start(every: int, coarse: int) -> list[int]:
+        # Only the longest document of a batch decides which bucket it needs.
+        ends = -(-need[::every] // coarse)
+        best = _least_padding(np.cumsum(np.bincount(ends, minlength=-(-top // coarse) + 1)), count)
+        return [*sorted({end * coarse for end in best if end * coarse < top}), top]
+
+    below = np.cumsum(np.bincount(need, minlength=top + 1)).tolist()
+    size = [0, *(rows(end * unit) for end in range(1, top + 1))]
 
     def computed(ends: Sequence[int]) -> int:
-        shapes = [(rows(end * unit), end * unit) for end in ends]
-        counts = np.diff([below[end] for end in ends], prepend=0)
-        batches = batch_counts(counts, [row for row, _ in shapes])
-        return sum(int(n) * row * size for n, (row, size) in zip(batches, shapes, strict=True))
+        tokens = 0
+        first = len(need)  # of the documents, short ones first, that stand in longer batches
+        for end, shorter in zip(reversed(ends), [*reversed(ends[:-1]), 0], strict=True):
+            if (left := first - below[shorter]) > 0:
+                batches = -(-left // size[end])
+                tokens += batches * size[end] * end
+                first -= batches * size[end]
+        return tokens
 
-    best = _descend(_least_padding(below, count), computed)
+    typical = rows(int(np.median(need)) * unit)
+    # Descent ends in the nearest hollow, so it starts from several places.
+    starts = [start(every, coarse) for every in (1, typical, 2 * typical) for coarse in (1, 2, 3)]
+    best = min((_descend(ends, computed) for ends in starts), key=computed)
     return tuple(end * unit for end in best)
 
 

@@ -46,21 +46,23 @@ class Document(NamedTuple):
         begin, stop = first + start - source, first + end - source
         return (begin, stop) if first <= begin < stop <= last else None
 
-    def token_span(self, start: int, end: int) -> tuple[int, int] | None:
-        """The tokens of characters [start, end) of the text, from the first touched to the last.
+    def token_spans(self, spans: np.ndarray) -> np.ndarray:
+        """The tokens of character spans of the text, from the first touched to the last.
+
+        Args:
+          spans: int [m, 2], start and end character.
 
         Returns:
-          First token and token after the last, or None if one of the tokens was cut away.
+          int64 [m, 2], first token and token after the last; −1 where one of them was cut away, or
+          where a span touches none.
         """
-        first = int(np.searchsorted(self.whole[:, 1], start, side="right"))
-        after = int(np.searchsorted(self.whole[:, 0], end, side="left"))
-        place = int(np.searchsorted(self.kept, first))
-        width = after - first
-        if width < 1 or place + width > len(self.kept) or self.kept[place] != first:
-            return None
-        if self.kept[place + width - 1] != after - 1:
-            return None
-        return place + 1, place + 1 + width  # the start token stands before them
+        first = np.searchsorted(self.whole[:, 1], spans[:, 0], side="right")
+        width = np.searchsorted(self.whole[:, 0], spans[:, 1], side="left") - first
+        place = np.searchsorted(self.kept, first)
+        # All of them stayed if as many as touched did.
+        stayed = np.searchsorted(self.kept, first + width) - place
+        found = np.stack([place, place + width], axis=1) + 1  # the start token stands before them
+        return np.where(((width > 0) & (stayed == width))[:, None], found, -1)
 
 
 class DocumentEncoder:

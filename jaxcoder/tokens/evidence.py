@@ -82,19 +82,20 @@ def token_evidence(
       int32 [m, 4]: label, first token, token after the last, provenance; each once, in order.
     """
     known = set(labels.tolist())
+    spans = list(spans)
+    places = document.token_spans(np.array([span[1:] for span in spans], np.int64).reshape(-1, 2))
     rows = []
-    for code, start, end in spans:
+    for (code, _, _), (first, after) in zip(spans, places.tolist(), strict=True):
         label = space.index.get(code, -1)
-        place = document.token_span(start, end)
         if label < 0:
             counts.add(provenance, "outside_label_space")
         elif label not in known:
             counts.add(provenance, "not_coded")
-        elif place is None:
+        elif first < 0:
             counts.add(provenance, "cut")
         else:
             counts.add(provenance, "kept")
-            rows.append((label, *place, provenance))
+            rows.append((label, first, after, provenance))
     rows = list(dict.fromkeys(rows))
     counts.labels[PROVENANCES[provenance]] += len({row[0] for row in rows})
     return np.array(rows, np.int32).reshape(-1, 4)
