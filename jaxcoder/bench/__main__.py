@@ -1,0 +1,33 @@
+"""Measures speed and memory of a part, as ratios within one run.
+
+  jaxcoder bench label_attention   the label head: peak memory and time against the naive form
+  jaxcoder bench records           contact records: two layouts, written and read
+  jaxcoder bench synthetic         the synthetic cohort: contacts a second, memory at two sizes
+
+Options of one: jaxcoder bench NAME --help
+"""
+
+import difflib
+import importlib
+from collections.abc import Sequence
+
+from jaxcoder import entry
+from jaxcoder.errors import UserError
+
+NAMES = ("label_attention", "records", "synthetic")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the benchmark that the first argument names."""
+    if not argv or argv[0] in ("-h", "--help", "--helpfull", "--helpshort"):
+        print((__doc__ or "").strip())
+        return
+    if argv[0] not in NAMES:
+        near = difflib.get_close_matches(argv[0], NAMES, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(NAMES)}"
+        raise UserError(f"{argv[0]!r}: no such benchmark; {remedy}")
+    importlib.import_module(f"jaxcoder.bench.{argv[0]}").main(argv[1:])
+
+
+if __name__ == "__main__":
+    entry.run(main)
