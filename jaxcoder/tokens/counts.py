@@ -13,7 +13,7 @@ _PAIRS = 1 << 22  # (key, label) pairs counted at a time
 class Counts:
     """A sparse table of keys against labels.
 
-    Twenty bytes a key and eight an entry.
+    Twenty bytes a key and eight an entry; a million n-grams have some ten million entries: 100 MB.
 
     Attributes:
       keys: uint64[M], sorted.
@@ -36,7 +36,7 @@ class Counts:
         sizes: int,
         labels: Sequence[np.ndarray],
         min_documents: int,
-        keep: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        keep: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
         all_keys: bool = False,
     ) -> "Counts":
         """Counts exactly; keys are sorted one part of the hash space after another.
@@ -46,7 +46,8 @@ class Counts:
           sizes: keys in all documents together, about: decides the number of parts.
           labels: int32, the labels of each document, each once.
           min_documents: keys in fewer documents are left out.
-          keep: from hits[e] and documents of the key[e] to bool[e], which entries are kept.
+          keep: from hits[e], documents of the key[e] and label[e] to bool[e], which entries are
+            kept.
           all_keys: whether keys without an entry are kept too.
 
         Returns:
@@ -141,7 +142,7 @@ def _count(
     keys: Callable[[int], np.ndarray],
     labels: Sequence[np.ndarray],
     min_documents: int,
-    keep: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    keep: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     part: int,
     parts: int,
 ) -> tuple[np.ndarray, ...]:
@@ -169,7 +170,7 @@ def _count(
         key = np.repeat(np.repeat(np.arange(low, high), documents[low:high]), sizes[owners])
         pair = key * width + flat_labels[ranges(starts[owners], sizes[owners])]
         pair, together = np.unique(pair, return_counts=True)
-        good = keep(together, documents[pair // width])
+        good = keep(together, documents[pair // width], pair % width)
         rows.append(pair[good] // width)
         columns.append(pair[good] % width)
         hits.append(together[good])

@@ -30,7 +30,7 @@ class EvidenceLexiconOptions:
     slack: int = 6
     max_share: float = 0.5
     smoothing: float = 1.0
-    max_contacts: int = 20_000
+    max_contacts: int = 10_000
     seed: int = 0
 
     def __post_init__(self) -> None:

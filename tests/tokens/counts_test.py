@@ -11,7 +11,7 @@ def table(documents, labels, min_documents=1, min_hits=1, all_keys=False):
         sum(map(len, documents)),
         [np.array(some, np.int32) for some in labels],
         min_documents,
-        lambda hits, documents: hits >= min_hits,
+        lambda hits, documents, labels: hits >= min_hits,
         all_keys,
     )
 
