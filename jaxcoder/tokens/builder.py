@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,7 +13,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records.builder import ContactData, RecordsOptions, open_contacts
 from jaxcoder.records.codes import read_descriptions
 from jaxcoder.records.schema import Contact
-from jaxcoder.tokens import evidence, labels
+from jaxcoder.tokens import evidence, identity, labels
 from jaxcoder.tokens.data import (
     LABEL_SPACE,
     MINI,
@@ -100,13 +98,13 @@ def build(
       UserError: contacts without a training split, a file that an option names and is not there or
         not readable, or no space to write.
     """
-    identity = _identity(contacts, options)
-    builder = TokenRecords(data_dir, _name(contacts, identity), features())
+    decisive = identity.of(contacts, options)
+    builder = TokenRecords(data_dir, identity.name(contacts, decisive), features())
     path = builder.data_path
     if (path / REPORT).exists() and not rebuild:
         say(f"Reusing token records {path}")
         return TokenData(path)
-    _Build(contacts, options).write(builder, identity, epath.Path(data_dir))
+    _Build(contacts, options).write(builder, decisive, epath.Path(data_dir))
     return TokenData(path)
 
 
@@ -124,7 +122,7 @@ def open_built(
       UserError: they have not been built, with the command that does it.
     """
     contacts = open_contacts(data_dir, records.open().name)
-    name = _name(contacts, _identity(contacts, tokens))
+    name = identity.name(contacts, identity.of(contacts, tokens))
     path = epath.Path(data_dir) / TokenRecords.name / name / str(TokenRecords.VERSION)
     if not (path / REPORT).exists():
         raise UserError(
@@ -166,7 +164,7 @@ class _Build:
         )
 
     def write(
-        self, builder: TokenRecords, identity: Mapping[str, Any], data_dir: epath.Path
+        self, builder: TokenRecords, decisive: Mapping[str, Any], data_dir: epath.Path
     ) -> None:
         splits: dict[str, Callable[[SplitReport], Iterator[dict[str, Any]]]] = {
             split: functools.partial(self.contact_records, split) for split in self.contacts.splits
@@ -184,7 +182,7 @@ class _Build:
                     np.save(file, report.sizes, allow_pickle=False)
             return {
                 "name": builder.builder_config.name,
-                "identity": identity,
+                "identity": decisive,
                 "contacts": _below(self.contacts.path, data_dir),
                 "label_space": self.space.hash,
                 "num_labels": len(self.space),
@@ -287,35 +285,6 @@ def _record(
         "evidence": rows,
         "characters": pack_characters(document.offsets, document.segments),
     }
-
-
-def _identity(contacts: ContactData, options: TokensOptions) -> dict[str, Any]:
-    """What decides every record, as JSON values."""
-    chosen = dataclasses.asdict(options)
-    for group, key in (("tokenizer", "path"), ("labels", "extra"), ("labels", "descriptions")):
-        if chosen[group][key]:
-            chosen[group][key] = _digest(epath.Path(chosen[group][key]), f"{group}.{key}")
-    version = str(TokenRecords.VERSION)
-    content = {"contacts": contacts.identity, "options": chosen, "version": version}
-    return json.loads(json.dumps(content))
-
-
-def _digest(path: epath.Path, key: str) -> str:
-    """A hash of a file's content, or of the JSON files in a folder."""
-    if not path.exists():
-        raise UserError(f"config.tokens.{key} = {path}: not found")
-    digest = hashlib.blake2b(digest_size=8)
-    files = [path]
-    if path.is_dir():
-        files = sorted((each for each in path.iterdir() if each.name.endswith(".json")), key=str)
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _name(contacts: ContactData, identity: Mapping[str, Any]) -> str:
-    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
-    return f"{contacts.name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
 def _below(path: epath.Path, data_dir: epath.Path) -> str:

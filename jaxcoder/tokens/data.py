@@ -147,7 +147,7 @@ class TokenData:
         try:
             with path.open("rb") as file:
                 return np.load(file, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({type(error).__name__}); {_REMEDY}") from None
 
     def lengths(self, name: str) -> np.ndarray:
