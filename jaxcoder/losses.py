@@ -44,7 +44,7 @@ def multi_hot(labels_BxK: jax.Array, num_labels: int) -> jax.Array:
     Compared, not scattered: with labels split over a mesh it needs no communication.
     """
     ids_L = jnp.arange(num_labels)
-    return jnp.any(labels_BxK[:, :, None] == ids_L, axis=1).astype(jnp.float32)
+    return jnp.any(labels_BxK[:, :, None] == ids_L[None, None], axis=1).astype(jnp.float32)
 
 
 def document_loss(
@@ -56,7 +56,10 @@ def document_loss(
 
 
 def evidence_loss(
-    log_attention_BxKxT: jax.Array, labels_BxK: jax.Array, evidence_BxEx4: jax.Array, provenance: int
+    log_attention_BxKxT: jax.Array,
+    labels_BxK: jax.Array,
+    evidence_BxEx4: jax.Array,
+    provenance: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Sums −log of the attention mass on the union of a label's spans.
 
@@ -72,15 +75,16 @@ def evidence_loss(
     """
     length, slots = log_attention_BxKxT.shape[-1], labels_BxK.shape[-1]
     slot, start, end, kind = jnp.moveaxis(evidence_BxEx4, -1, 0)
-    token_T = jnp.arange(length)
-    inside_BxExT = (token_T >= start[..., None]) & (token_T < end[..., None])
+    token_1x1xT = jnp.arange(length)[None, None]
+    inside_BxExT = (token_1x1xT >= start[..., None]) & (token_1x1xT < end[..., None])
     inside_BxExT &= ((kind == provenance) & (slot >= 0))[..., None]
-    owner_BxExK = slot[..., None] == jnp.arange(slots)
-    # Over spans by a product, so that [B, K, E, T] does not exist; a token in two spans counts once.
+    owner_BxExK = slot[..., None] == jnp.arange(slots)[None, None]
+    # A product, so that [B, K, E, T] does not exist; a token in two spans still counts once.
     covered_BxKxT = jnp.einsum(
         "bek,bet->bkt", owner_BxExK.astype(jnp.float32), inside_BxExT.astype(jnp.float32)
     )
-    inside_BxKxT = (covered_BxKxT > 0) & (labels_BxK >= 0)[..., None]
+    real_BxKxT = log_attention_BxKxT > _NOTHING / 2  # a span outside the document is none
+    inside_BxKxT = (covered_BxKxT > 0) & (labels_BxK >= 0)[..., None] & real_BxKxT
     has_BxK = jnp.any(inside_BxKxT, axis=-1)
     mass_BxK = jax.nn.logsumexp(jnp.where(inside_BxKxT, log_attention_BxKxT, _NOTHING), axis=-1)
     return -jnp.sum(jnp.where(has_BxK, mass_BxK, 0.0)), jnp.sum(has_BxK, dtype=jnp.float32)

@@ -30,7 +30,7 @@ class OptimOptions:
       b1: decay of Adam's first moment.
       b2: decay of Adam's second moment.
       eps: Adam's ε.
-      ema: decay a step of the moving average of the parameters, which evaluation then uses; 0 for none.
+      ema: decay a step of the parameters' moving average, which evaluation then uses; 0: none.
     """
 
     learning_rate: float = 1e-3
@@ -89,6 +89,11 @@ def learning_rate(options: OptimOptions, step: jax.Array | int) -> jax.Array:
     return options.learning_rate * rise * (options.floor + (1 - options.floor) * fall)
 
 
+def global_norm(tree: Any) -> jax.Array:
+    """Returns the Euclidean norm of all the numbers of a tree, float32."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+
+
 def decays(params: Any) -> Any:
     """Returns the parameters' tree with True where weight decay applies."""
 
@@ -112,7 +117,9 @@ def make_optimiser(options: OptimOptions) -> optax.GradientTransformation:
         parts.append(optax.masked(optax.scale(options.head_multiplier), in_head))
     parts.append(
         # The count is of updates; the schedule is over train steps.
-        optax.scale_by_learning_rate(lambda count: learning_rate(options, count * options.accumulate))
+        optax.scale_by_learning_rate(
+            lambda count: learning_rate(options, count * options.accumulate)
+        )
     )
     optimiser = optax.chain(*parts)
     if options.accumulate > 1:

@@ -5,10 +5,10 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcoder import losses, optim, sharding
@@ -19,7 +19,7 @@ Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
     """All that training needs to go on, beside the options and the data's position.
 
@@ -31,8 +31,8 @@ class TrainState:
       ema: sum of decayed parameters, float32, or None where `OptimOptions.ema` is 0.
     """
 
-    step: jax.Array
-    key: jax.Array
+    step: Any
+    key: Any
     params: Any
     opt_state: Any
     ema: Any
@@ -115,12 +115,15 @@ def train_step(
             lambda mean, now: optimiser.ema * mean + (1 - optimiser.ema) * now, state.ema, params
         )
     metrics |= {
-        "grad_norm": optax.global_norm(gradients),
+        "grad_norm": optim.global_norm(gradients),
         "learning_rate": optim.learning_rate(optimiser, state.step),
         "documents": jnp.sum(batch["_mask"], dtype=jnp.float32),
         "tokens": jnp.sum(batch["length"] * batch["_mask"], dtype=jnp.float32),
     }
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
+    state = dataclasses.replace(
+        state, step=state.step + 1, params=params, opt_state=opt_state, ema=ema
+    )
+    return state, metrics
 
 
 def eval_step(

@@ -64,9 +64,7 @@ def _attend_backward(rate: float, residuals: Any, gradient: jax.Array) -> tuple[
     wide = gradient.astype(jnp.float32)
     along = jnp.sum(wide * mixed, axis=-1) * inverse
     gradient = (wide * inverse[..., None]).astype(dtype)
-    slope = jnp.einsum(
-        "bhnqk,bhnsk->bhnqs", gradient, value, preferred_element_type=jnp.float32
-    )
+    slope = jnp.einsum("bhnqk,bhnsk->bhnqs", gradient, value, preferred_element_type=jnp.float32)
     slope = (weights * (dropout(drop, slope, rate) - along[..., None])).astype(dtype)
     return (
         jnp.einsum("bhnqs,bhnsk->bhnqk", slope, key),

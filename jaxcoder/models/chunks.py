@@ -129,7 +129,7 @@ mix.defvjp(_mix_forward, _mix_backward)
 
 def _laat(shared: Any, query: jax.Array, output: jax.Array) -> jax.Array:
     keys, values, mask = shared
-    return jnp.sum(mix(keys, values, query, mask) * output, axis=-1)
+    return jnp.sum(mix(keys, values, query, mask) * output[None], axis=-1)
 
 
 def laat_logits(
@@ -151,7 +151,9 @@ def _cross(shared: Any, query: jax.Array, *, epsilon: float) -> jax.Array:
     mixed = mix(keys, values, query, mask)
     centred = mixed - jnp.mean(mixed, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1)
-    return jnp.sum(centred * direction, axis=-1) * jax.lax.rsqrt(variance + epsilon) + bias
+    return (
+        jnp.sum(centred * direction[None, None], axis=-1) * jax.lax.rsqrt(variance + epsilon) + bias
+    )
 
 
 def cross_logits(

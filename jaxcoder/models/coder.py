@@ -37,7 +37,7 @@ class Coder(nn.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """See `apply`."""
         dtype = DTYPES[self.options.encoder.dtype]
-        valid_BxT = jnp.arange(tokens_BxT.shape[1]) < length_B[:, None]
+        valid_BxT = jnp.arange(tokens_BxT.shape[1])[None] < length_B[:, None]
         h_BxTxD = Encoder(self.options.encoder, name="encoder")(tokens_BxT, valid_BxT)
         head = LabelAttention(self.options.head, dtype, name="head")
         return head(h_BxTxD, valid_BxT, focus_BxK, layout)
@@ -94,6 +94,7 @@ def apply(
       labels, float32 [B, K, T]: about −1e9 on padding, meaningless where the label is −1.
     """
     rngs = None if rng is None else {"dropout": rng}
-    return Coder(options).apply(
+    result: tuple[jax.Array, jax.Array | None] = Coder(options).apply(  # type: ignore[assignment]
         {"params": params}, tokens_BxT, length_B, focus_BxK, layout, rngs=rngs
     )
+    return result

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcoder.models.attention import WindowAttention
-from jaxcoder.models.layers import LayerNorm, Product, dropout, dropout_key, gelu, weight
+from jaxcoder.models.layers import LayerNorm, Product, dropout, dropout_key, gelu, leading, weight
 
 FAMILIES = ("bert",)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -107,7 +107,7 @@ class Convolution(nn.Module):
         kernel = weight(self, "kernel", initializer, shape, (None, "width", None)).astype(dtype)
         bias = weight(self, "bias", nn.initializers.zeros, (width,), (None,)).astype(dtype)
         inner = jnp.where(valid_BxT[..., None], x_BxTxD, 0)
-        y = bias
+        y = leading(bias, 3)
         for tap in range(taps):  # token t takes tap k from token t + k − (taps − 1) / 2
             offset = tap - taps // 2
             product = jnp.einsum("btd,de->bte", inner, kernel[tap])
@@ -168,10 +168,10 @@ class Embedding(nn.Module):
         positions = options.max_positions or options.window + options.position_offset
         position = weight(self, "position", normal, (positions, options.width), (None, None))
         index_T = jnp.arange(tokens_BxT.shape[1]) % options.window + options.position_offset
-        x_BxTxD = table[tokens_BxT] + position[index_T]
+        x_BxTxD = table[tokens_BxT] + position[index_T][None]
         if options.token_types:
             shape = (options.token_types, options.width)
-            x_BxTxD = x_BxTxD + weight(self, "token_type", normal, shape, (None, None))[0]
+            x_BxTxD = x_BxTxD + weight(self, "token_type", normal, shape, (None, None))[:1, None]
         x_BxTxD = LayerNorm(options.norm_epsilon, dtype, name="norm")(x_BxTxD)
         return dropout(dropout_key(self, options.dropout), x_BxTxD, options.dropout)
 

@@ -30,7 +30,7 @@ class HeadOptions:
       width: P, in which labels and tokens are compared; 0 for the encoder's.
       chunk: labels computed at a time; 0 to choose by memory, −1 for all at once and stored.
       bias_init: first value of the output bias, near the log-odds of a label's base rate.
-      label_multiple: the label tables are padded to a multiple of it, so that a mesh can split them.
+      label_multiple: the label tables are padded to a multiple of it, for a mesh to split them.
     """
 
     kind: str = "laat"
@@ -100,7 +100,7 @@ class LabelAttention(nn.Module):
             initializer = nn.initializers.lecun_normal()
             shape, axes = (width, size), ("width", None)
             return Product(
-                "btd,de->bte", shape, axes, int(bias), None, dtype, initializer, name=name
+                "btd,de->bte", shape, axes, int(bias), (), dtype, initializer, name=name
             )(h_BxTxD)
 
         query_LxP = weight(self, "query", normal, (rows, inner), ("labels", "width"))
@@ -113,11 +113,13 @@ class LabelAttention(nn.Module):
             logits_BxL = chunks.laat_logits(
                 keys_BxTxP, h_BxTxD, query_LxP, output_LxD, mask_BxT, options.chunk, layout
             )
-            logits_BxL = logits_BxL + bias_L
+            logits_BxL = logits_BxL + bias_L[None]
         else:
             keys_BxTxP = project("key", inner, bias=False)
             values_BxTxP = project("value", inner, bias=True)
-            output_P = weight(self, "output", nn.initializers.normal(inner**-0.5), (inner,), (None,))
+            output_P = weight(
+                self, "output", nn.initializers.normal(inner**-0.5), (inner,), (None,)
+            )
             bias = weight(self, "bias", bias_init, (1,), (None,))
             scale_P = weight(self, "norm_scale", nn.initializers.ones, (inner,), (None,))
             shift_P = weight(self, "norm_bias", nn.initializers.zeros, (inner,), (None,))

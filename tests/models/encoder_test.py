@@ -1,0 +1,183 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcoder.models.encoder import Encoder, EncoderOptions
+
+OPTIONS = EncoderOptions(
+    vocab_size=50, width=16, layers=2, heads=2, feedforward=32, window=4, dropout=0.0
+)
+
+
+def variables(options, seed=0):
+    shapes = jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool)
+    params = Encoder(options).init(jax.random.key(seed), *shapes)["params"]
+    params = jax.tree.map(lambda leaf: leaf.value, params, is_leaf=lambda x: hasattr(x, "value"))
+    # Larger than at the start, biases and norms too, so that every part shows in the result.
+    keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
+    return {
+        "params": jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), params)
+    }
+
+
+def states(options, params, tokens, lengths, **kwargs):
+    valid = jnp.arange(tokens.shape[1])[None] < jnp.asarray(lengths)[:, None]
+    return Encoder(options).apply(params, jnp.asarray(tokens), valid, **kwargs)
+
+
+def tokens(seed, *shape):
+    return np.random.default_rng(seed).integers(1, OPTIONS.vocab_size, shape).astype(np.int32)
+
+
+def bert_by_hand(options, params, ids):
+    """One window of BERT in NumPy, in the layout of its PyTorch weights: [outputs, inputs]."""
+    tree = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
+
+    def norm(x, weights):
+        mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+        return (x - mean) / np.sqrt(variance + options.norm_epsilon) * weights["scale"] + weights[
+            "bias"
+        ]
+
+    def linear(x, weight, bias):
+        return x @ weight.reshape(options.width, -1) + bias.reshape(-1)
+
+    embedding, layers = tree["embedding"], tree["layers"]
+    positions = np.arange(len(ids)) + options.position_offset
+    x = embedding["word"][ids] + embedding["position"][positions] + embedding["token_type"][0]
+    x = norm(x, embedding["norm"])
+    heads, width = options.heads, options.width // options.heads
+    erf = np.vectorize(math.erf)
+    for number in range(options.layers):
+        layer = jax.tree.map(lambda leaf, number=number: leaf[number], layers)
+        attention = layer["attention"]
+        query, key, value = (
+            linear(x, attention[name]["kernel"], attention[name]["bias"])
+            .reshape(-1, heads, width)
+            .transpose(1, 0, 2)
+            for name in ("query", "key", "value")
+        )
+        scores = query @ key.transpose(0, 2, 1) / np.sqrt(width)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        mixed = (weights / weights.sum(-1, keepdims=True)) @ value
+        mixed = mixed.transpose(1, 0, 2).reshape(len(ids), -1)
+        output = attention["output"]
+        y = mixed @ output["kernel"].reshape(-1, options.width) + output["bias"]
+        x = norm(x + y, layer["attention_norm"])
+        u = x @ layer["feedforward_in"]["kernel"] + layer["feedforward_in"]["bias"]
+        u = u * 0.5 * (1 + erf(u / np.sqrt(2)))
+        y = u @ layer["feedforward_out"]["kernel"] + layer["feedforward_out"]["bias"]
+        x = norm(x + y, layer["output_norm"])
+    return x
+
+
+def test_one_window_is_bert():
+    options = dataclasses.replace(OPTIONS, window=6, token_types=2, position_offset=2)
+    params, ids = variables(options), tokens(0, 6)
+    expected = bert_by_hand(options, params, ids)
+    np.testing.assert_allclose(
+        states(options, params, ids[None], [6])[0], expected, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_document_is_its_windows():
+    params, ids = variables(OPTIONS), tokens(0, 1, 10)
+    whole = states(OPTIONS, params, ids, [10])[0]
+    for start in (0, 4, 8):
+        window = ids[:, start : start + 4]
+        alone = states(OPTIONS, params, window, [window.shape[1]])[0]
+        np.testing.assert_allclose(whole[start : start + 4], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(("convolution", "reach"), [(0, 0), (3, 1), (5, 2)])
+def test_a_window_sees_itself_and_the_convolution_its_margin(convolution, reach):
+    options = dataclasses.replace(OPTIONS, convolution=convolution)
+    params, ids = variables(options), tokens(0, 1, 12)
+
+    def seen(table):
+        embedding = {**params["params"]["embedding"], "word": table}
+        changed = {"params": {**params["params"], "embedding": embedding}}
+        return jnp.sum(states(options, changed, np.arange(12)[None], [12])[0, 4:8] ** 3)
+
+    table = params["params"]["embedding"]["word"]
+    gradient = np.asarray(jax.grad(seen)(table))
+    sees = np.flatnonzero(np.abs(gradient).sum(-1) > 0)
+    assert list(sees) == list(range(4 - reach, 8 + reach))
+    assert ids.shape == (1, 12)
+
+
+@pytest.mark.parametrize("convolution", [0, 3])
+def test_padding_and_neighbours_change_nothing(convolution):
+    options = dataclasses.replace(OPTIONS, convolution=convolution)
+    params, document = variables(options), tokens(0, 7)
+    alone = states(options, params, document[None], [7])[0]
+    for length in (8, 9, 16):
+        padded = tokens(1, 3, length)  # padding holds tokens: only lengths count
+        padded[1, :7] = document
+        batch = states(options, params, padded, [length, 7, 0])
+        np.testing.assert_allclose(batch[1, :7], alone, atol=1e-5)
+        assert np.all(np.isfinite(batch))
+
+
+@pytest.mark.parametrize("change", [{"remat": True}, {"unroll": 1}, {"remat": True, "unroll": 1}])
+def test_remat_and_loop_change_nothing(change):
+    options = dataclasses.replace(OPTIONS, dropout=0.2, convolution=3)
+    params, ids = variables(options), tokens(0, 2, 10)
+
+    def gradient(options):
+        def total(params):
+            rngs = {"dropout": jax.random.key(3)}
+            return jnp.sum(states(options, params, ids, [10, 7], rngs=rngs) ** 2)
+
+        return jax.grad(total)(params)
+
+    changed = gradient(dataclasses.replace(options, **change))
+    for ours, expected in zip(
+        jax.tree.leaves(changed), jax.tree.leaves(gradient(options)), strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_dropout_differs_by_layer_and_by_key():
+    options = dataclasses.replace(OPTIONS, dropout=0.5)
+    params, ids = variables(options), tokens(0, 1, 4)
+    one, same, other = (
+        states(options, params, ids, [4], rngs={"dropout": jax.random.key(seed)})
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 0.1
+
+
+def test_bfloat16_is_near_float32():
+    params, ids = variables(OPTIONS), tokens(0, 2, 10)
+    exact = states(OPTIONS, params, ids, [10, 10])
+    rough = states(dataclasses.replace(OPTIONS, dtype="bfloat16"), params, ids, [10, 10])
+    assert rough.dtype == jnp.bfloat16
+    # States have a standard deviation near 1, and bfloat16 has 8 bits.
+    assert np.abs(np.asarray(rough, np.float32) - exact).max() < 0.15
+
+
+def test_tables_are_padded_for_the_mesh():
+    assert variables(OPTIONS)["params"]["embedding"]["word"].shape == (56, 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"family": "gpt"}, "family = 'gpt': expected one of bert"),
+        ({"heads": 3}, "heads = 3: expected a divisor of width = 16"),
+        ({"dropout": 1.0}, r"dropout = 1.0: expected a share in \[0, 1\)"),
+        ({"convolution": 2}, "convolution = 2: expected an odd width, or 0"),
+        ({"dtype": "float16"}, "dtype = 'float16': expected one of float32, bfloat16"),
+        ({"max_positions": 3}, r"max_positions = 3: expected at least .* = 4"),
+        ({"window": 0}, "window = 0: expected at least 1"),
+    ],
+)
+def test_wrong_options_say_what_was_expected(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(OPTIONS, **change)

@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from jaxcoder import sharding
+from jaxcoder.sharding import ShardingRules, make_mesh
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [((), (8, 1, 1)), ((-1, 2, 2), (2, 2, 2)), ((4, 1, -1), (4, 1, 2)), ((1, 8, 1), (1, 8, 1))],
+)
+def test_mesh_takes_all_devices(sizes, shape):
+    mesh = make_mesh(*sizes)
+    assert tuple(mesh.shape.items()) == tuple(zip(("data", "fsdp", "tensor"), shape, strict=True))
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1), (16, 1, 1)])
+def test_mesh_of_a_wrong_size_is_refused(sizes):
+    with pytest.raises(ValueError, match=r"mesh = .*expected"):
+        make_mesh(*sizes)
+
+
+def test_mesh_of_some_devices():
+    assert make_mesh(2, 1, 2, devices=jax.devices()[:4]).size == 4
+
+
+def test_rules_map_names_to_mesh_axes():
+    rules = ShardingRules(width=())
+    assert rules.spec(("labels", "width")) == PartitionSpec("tensor", None)
+    assert rules.spec(("batch", None)) == PartitionSpec(("data", "fsdp"), None)
+
+
+def test_unknown_and_colliding_axes_are_refused():
+    with pytest.raises(ValueError, match="logical axis words: expected one of batch, feedforward"):
+        ShardingRules().spec(("words",))
+    with pytest.raises(ValueError, match="labels and heads of one array are both split over"):
+        ShardingRules().spec(("labels", "heads"))
+    with pytest.raises(ValueError, match="width = model: expected mesh axes out of data, fsdp"):
+        ShardingRules(width=("model",))
+
+
+def test_all_lengths_that_the_mesh_does_not_divide_are_named():
+    mesh = make_mesh(1, 4, 2)
+    shapes = {"a": jnp.zeros((6, 3)), "b": jnp.zeros((8, 5))}
+    logical = {"a": ("width", "labels"), "b": ("width", None)}
+    with pytest.raises(ValueError, match=r"\['a'\] has 6 width for 4 .*\['a'\] has 3 labels for 2"):
+        sharding.tree_shardings(mesh, ShardingRules(), shapes, logical)
+    placed = sharding.tree_shardings(mesh, ShardingRules(), shapes["b"], logical["b"])
+    assert placed.spec == PartitionSpec("fsdp", None)
+
+
+def test_rows_of_a_batch_are_split_and_nothing_else():
+    mesh = make_mesh(2, 2, 2)
+    batch = {"tokens": np.arange(24).reshape(8, 3), "length": np.arange(8)}
+    placed = sharding.put_batch(batch, sharding.batch_sharding(mesh, ShardingRules()))
+    for key, array in placed.items():
+        np.testing.assert_array_equal(array, batch[key])
+        assert {shard.data.shape[0] for shard in array.addressable_shards} == {2}
