@@ -63,6 +63,8 @@ class Checkpoints:
           UserError: `read_only` and there is no such folder.
         """
         self.folder = epath.Path(folder)
+        if not self.folder.is_absolute():  # a bucket is
+            self.folder = self.folder.absolute()  # Orbax takes nothing else
         if read_only and not self.folder.exists():
             raise UserError(
                 f"{self.folder}: no checkpoints here; train first, or pass another --workdir"
@@ -177,8 +179,8 @@ class Checkpoints:
         if progress.label_space != label_space:
             raise UserError(
                 f"{where}: made for label space {progress.label_space}, but label_space.json "
-                f"here has hash {label_space}; restore the label space that this workdir was trained with, "
-                "or train in a new workdir"
+                f"here has hash {label_space}; restore the label space that this workdir was "
+                "trained with, or train in a new workdir"
             )
         for item, tree in abstract.items():
             self._check_shapes(step, item, tree)

@@ -34,7 +34,11 @@ def _saved(folder, scores, metric="micro_f1", larger_is_better=True):
 
 @pytest.mark.parametrize(
     ("scores", "larger_is_better", "best"),
-    [([0.3, 0.5, 0.4, None], True, 20), ([3.0, 2.0, 2.5, 2.1], False, 20), ([None, None], True, 20)],
+    [
+        ([0.3, 0.5, 0.4, None], True, 20),
+        ([3.0, 2.0, 2.5, 2.1], False, 20),
+        ([None, None], True, 20),
+    ],
 )
 def test_keeps_the_last_and_the_best(tmp_path, scores, larger_is_better, best):
     _saved(tmp_path / "c", scores, larger_is_better=larger_is_better)
@@ -103,6 +107,14 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no space left for a checkpoint") as caught:
         checkpoints.save(Progress(10, "hash"), {"params": _params(1.0)})
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _saved("runs/c", [0.1])
+    abstract = {"params": _abstract(_params(0.0))}
+    _, items = Checkpoints("runs/c", read_only=True).restore(10, abstract, "hash")
+    np.testing.assert_array_equal(items["params"]["bias"], [10.0, 10.0])
 
 
 def test_json_is_written_whole(tmp_path):

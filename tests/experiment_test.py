@@ -8,7 +8,14 @@ from jaxcoder.errors import UserError
 
 @pytest.mark.parametrize(
     ("duration", "expected"),
-    [("500 steps", 500), ("1 step", 1), ("2 epochs", 80), ("0.5 epochs", 20), ("160 examples", 10), ("5 %", 50)],
+    [
+        ("500 steps", 500),
+        ("1 step", 1),
+        ("2 epochs", 80),
+        ("0.5 epochs", 20),
+        ("160 examples", 10),
+        ("5 %", 50),
+    ],
 )
 def test_durations_become_steps(duration, expected):
     assert experiment.steps(duration, per_epoch=40, batch=16, total=1000) == expected
@@ -18,7 +25,10 @@ def test_durations_become_steps(duration, expected):
     ("config", "message"),
     [
         ({"sead": 1}, r"config\.sead: unknown key; did you mean 'seed'\?"),
-        ({"train": {"total": "ten epochs"}}, r"config\.train: total = 'ten epochs': expected a duration"),
+        (
+            {"train": {"total": "ten epochs"}},
+            r"config\.train: total = 'ten epochs': expected a duration",
+        ),
         ({"train": {"patience": "3"}}, r"config\.train\.patience = '3': expected int"),
         ({"train": 3}, r"config\.train = 3: expected a group of keys"),
     ],

@@ -1,8 +1,8 @@
 """`jaxcoder bench label_attention`: memory and time of the label head, against the naive form.
 
 Both compute logits and all gradients from the same states. `naive` holds scores and weights
-[B, L, T] and leaves the gradient to autodiff; `chunked` is what `laat` runs. Peak is XLA's own count
-of temporary memory. Times alternate between the two, and the smallest counts.
+[B, L, T] and leaves the gradient to autodiff; `chunked` is what `laat` runs. Peak is XLA's own
+count of temporary memory. Times alternate between the two, and the smallest counts.
 
 The floor: a step cannot do with fewer than six products of B·L·T·D multiplications and additions
 (scores and mixing, and two gradients of each), nor with fewer bytes than its arguments and results.
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcoder import entry
+from jaxcoder.errors import UserError
 from jaxcoder.models.chunks import laat_logits
 
 _MIB = 2**20
@@ -76,7 +77,12 @@ def main(argv: Sequence[str]) -> None:
     floor = _PRODUCTS * 2 * batch * labels * length * width
     peaks, best = {}, {}
     for name, compiled in forms.items():
-        peaks[name] = compiled.memory_analysis().temp_size_in_bytes / _MIB
+        memory = compiled.memory_analysis()
+        if memory is None:
+            raise UserError(
+                f"{jax.default_backend()}: does not count memory; run on cpu, gpu or tpu"
+            )
+        peaks[name] = memory.temp_size_in_bytes / _MIB
         best[name] = min(times[name][1:])
         rate = floor / best[name] / 1e9
         print(f"{name:<10}{peaks[name]:>10.0f}{best[name] * 1e3:>10.0f}{rate:>10.0f}")

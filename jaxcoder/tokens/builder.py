@@ -147,8 +147,10 @@ class _Build:
             read_descriptions(options.labels.descriptions) if options.labels.descriptions else {}
         )
         known = {code: long for code, (_, _, long) in self.table.items()}
-        known = {**contacts.report.get("descriptions", {}), **known}
-        self.space = labels.make_label_space(self.train, options.labels, known)
+        # Of all codes, not only of those that are predicted: a code without a description of its
+        # own has the words of the nearest one above it.
+        self.descriptions = {**contacts.report.get("descriptions", {}), **known}
+        self.space = labels.make_label_space(self.train, options.labels, self.descriptions)
         self.tokenizer = self._make_tokenizer()
         self.encoder = DocumentEncoder(self.tokenizer, options.serialise)
         self.lexicon = self._fit_lexicon() if options.silver.enabled else None
@@ -263,11 +265,8 @@ class _Build:
             (serialise(contact, self.options.serialise).text for contact in first),
             (sorted(labels.gold_codes(contact, self.space.granularity)) for contact in second),
             options,
-            {code: text for code, text in self._descriptions().items() if text},
+            self.descriptions,
         )
-
-    def _descriptions(self) -> dict[str, str]:
-        return dict(zip(self.space.codes, self.space.descriptions, strict=True))
 
 
 def _record(
