@@ -11,6 +11,9 @@ configs/codiesp.py:language=en,codes=D
   codes         D (diagnoses, ICD-10-CM) or P (procedures, ICD-10-PCS)
   evidence      gold (annotated spans; Spanish alone has them) or silver (document labels alone)
 
+Last measured, Spanish with gold spans, max_buckets=6, 2 CPU cores shared with other work: 32
+minutes, 1.5 GiB; micro-F1 .590, recall@10 .513, MAP .530 on the development split.
+
 Silver spans are found better, and mini-documents have more strings, with official descriptions:
 --config.tokens.labels.descriptions=ICD-10-CM-ORDER-FILE
 """
@@ -44,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "tokenizer": {"vocab_size": 8000},
         "silver": {"enabled": not gold},
         "mini": {
-            "per_contact": 32.0,
+            "per_contact": 28.0,
             "power": 0.0,
             "sources": ("evidence",) if gold else ("silver", "descriptions"),
         },
@@ -64,5 +67,5 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.loss = {"evidence_weight": 2.0, "silver_weight": 0.0 if gold else 2.0}
     config.optim = {"learning_rate": 1.5e-3, "ema": 0.998}
-    config.train = {"total": "8 epochs", "evaluate_every": "2 epochs"}
+    config.train = {"total": "7 epochs", "evaluate_every": "1 epoch"}
     return config
