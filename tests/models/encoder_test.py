@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 
 import jax
@@ -13,6 +14,7 @@ OPTIONS = EncoderOptions(
 )
 
 
+@functools.cache
 def variables(options, seed=0):
     shapes = jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool)
     params = Encoder(options).init(jax.random.key(seed), *shapes)["params"]
@@ -24,9 +26,14 @@ def variables(options, seed=0):
     }
 
 
-def states(options, params, tokens, lengths, **kwargs):
-    valid = jnp.arange(tokens.shape[1])[None] < jnp.asarray(lengths)[:, None]
-    return Encoder(options).apply(params, jnp.asarray(tokens), valid, **kwargs)
+@functools.partial(jax.jit, static_argnums=0)
+def apply(options, params, tokens, valid, rngs):
+    return Encoder(options).apply(params, tokens, valid, rngs=rngs)
+
+
+def states(options, params, tokens, lengths, rngs=None):
+    valid = np.arange(tokens.shape[1])[None] < np.asarray(lengths)[:, None]
+    return apply(options, params, tokens, valid, rngs)
 
 
 def tokens(seed, *shape):
@@ -96,7 +103,7 @@ def test_a_document_is_its_windows():
 @pytest.mark.parametrize(("convolution", "reach"), [(0, 0), (3, 1), (5, 2)])
 def test_a_window_sees_itself_and_the_convolution_its_margin(convolution, reach):
     options = dataclasses.replace(OPTIONS, convolution=convolution)
-    params, ids = variables(options), tokens(0, 1, 12)
+    params = variables(options)
 
     def seen(table):
         embedding = {**params["params"]["embedding"], "word": table}
@@ -107,7 +114,6 @@ def test_a_window_sees_itself_and_the_convolution_its_margin(convolution, reach)
     gradient = np.asarray(jax.grad(seen)(table))
     sees = np.flatnonzero(np.abs(gradient).sum(-1) > 0)
     assert list(sees) == list(range(4 - reach, 8 + reach))
-    assert ids.shape == (1, 12)
 
 
 @pytest.mark.parametrize("convolution", [0, 3])
@@ -115,7 +121,7 @@ def test_padding_and_neighbours_change_nothing(convolution):
     options = dataclasses.replace(OPTIONS, convolution=convolution)
     params, document = variables(options), tokens(0, 7)
     alone = states(options, params, document[None], [7])[0]
-    for length in (8, 9, 16):
+    for length in (8, 13):
         padded = tokens(1, 3, length)  # padding holds tokens: only lengths count
         padded[1, :7] = document
         batch = states(options, params, padded, [length, 7, 0])

@@ -146,8 +146,9 @@ def test_biases_start_at_the_base_rate():
 
 def test_chunks_follow_the_memory():
     assert chunks.chunk_size(16, 640, 1768, WHOLE) == 1768  # stored: faster
-    assert chunks.chunk_size(2, 4096, 8000, WHOLE) == 256
-    assert chunks.chunk_size(64, 4096, 8000, Layout(batch=32)) == 256  # the same on a device
+    assert chunks.chunk_size(2, 4096, 8000, WHOLE) == 128
+    assert chunks.chunk_size(64, 4096, 8000, Layout(batch=32)) == 128  # the same on a device
+    assert chunks.chunk_size(4, 4096, 8192, Layout.of("tpu")) == 1024
     assert chunks.chunk_size(1024, 8192, 70000, WHOLE) == 128
 
 
