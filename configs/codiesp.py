@@ -11,8 +11,9 @@ configs/codiesp.py:language=en,codes=D
   codes         D (diagnoses, ICD-10-CM) or P (procedures, ICD-10-PCS)
   evidence      gold (annotated spans; Spanish alone has them) or silver (document labels alone)
 
-Last measured, Spanish with gold spans, max_buckets=6, 2 CPU cores shared with other work: 32
-minutes, 1.5 GiB; micro-F1 .590, recall@10 .513, MAP .530 on the development split.
+Not measured as it stands. An earlier state (max_buckets=6, multiple=16, per_contact=40, evaluated
+every 3 epochs), Spanish with gold spans: micro-F1 .590, recall@10 .513, MAP .530 on the
+development split, on which the recipe was chosen too; 1.5 GiB.
 
 Silver spans are found better, and mini-documents have more strings, with official descriptions:
 --config.tokens.labels.descriptions=ICD-10-CM-ORDER-FILE
