@@ -35,6 +35,7 @@ class Wards:
 
     name = "wards"
     identity = {"source": "wards"}
+    descriptions = {}
     splits = tuple(SIZES)
 
     def contacts(self, split):

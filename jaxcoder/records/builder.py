@@ -198,7 +198,8 @@ def build(
         return map(encode, reports[split].watch(source.contacts(split)))
 
     def report() -> dict[str, Any]:
-        return {"name": source.name, "identity": identity, **summarise(source, reports)}
+        content = {"name": source.name, "identity": identity, **summarise(source, reports)}
+        return content | {"descriptions": dict(source.descriptions)}
 
     streams = {split: functools.partial(rows, split) for split in reports}
     builder.write(streams, report, REPORT)

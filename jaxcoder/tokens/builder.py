@@ -149,7 +149,7 @@ class _Build:
         known = {code: long for code, (_, _, long) in self.table.items()}
         # Of all codes, not only of those that are predicted: a code without a description of its
         # own has the words of the nearest one above it.
-        self.descriptions = {**contacts.report.get("descriptions", {}), **known}
+        self.descriptions = {**contacts.report["descriptions"], **known}
         self.space = labels.make_label_space(self.train, options.labels, self.descriptions)
         self.tokenizer = self._make_tokenizer()
         self.encoder = DocumentEncoder(self.tokenizer, options.serialise)

@@ -45,6 +45,7 @@ class Memory:
     def __init__(self, contacts, version=1):
         self._contacts = contacts
         self.identity = {"source": "memory", "options": {"version": version}}
+        self.descriptions = {"I10": "Essential (primary) hypertension"}
 
     def contacts(self, split):
         return iter(self._contacts.get(split, ()))
@@ -83,6 +84,7 @@ def test_the_report_lies_beside_the_data(tmp_path):
     assert report["dropped"] == {"lost": 1}
     assert report["patients_in_several_splits"] == 1
     assert report["identity"]["options"] == {"version": 1}
+    assert report["descriptions"] == {"I10": "Essential (primary) hypertension"}
 
 
 def test_what_is_there_is_reused_if_it_is_the_same(tmp_path):

@@ -48,6 +48,7 @@ class Memory:
     """A source of contacts at hand."""
 
     name = "memory"
+    descriptions = {}
 
     def __init__(self, contacts: Splits) -> None:
         self._contacts = contacts

@@ -29,6 +29,10 @@ class Source(Protocol):
         """What decides every record, as JSON values: source, options, fingerprint of the files."""
 
     @property
+    def descriptions(self) -> Mapping[str, str]:
+        """From codes, normalised, to what they stand for, as far as the source knows."""
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Names of its splits, in order, such as `train`, `validation`, `test`."""
 

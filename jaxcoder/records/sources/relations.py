@@ -96,6 +96,7 @@ class RelationalSource(abc.ABC):
     """A source that is its relations; subclasses have `name`, `identity` and `relations`."""
 
     name: str
+    descriptions: Mapping[str, str] = {}
 
     def __init__(
         self,

@@ -110,6 +110,13 @@ class Synthetic:
             "generator": _GENERATOR,
         }
 
+    @property
+    def descriptions(self) -> Mapping[str, str]:
+        """The official descriptions of the codes in the tables."""
+        return {
+            code.code: code.title for entry in self.catalogue.conditions for code in entry.codes
+        }
+
     def dropped(self, split: str) -> Mapping[str, int]:
         """Nothing is ever dropped."""
         del split

@@ -274,6 +274,12 @@ def test_a_wide_range_of_codes_and_specialties_occurs(contacts):
     assert len({contact.specialty for contact in contacts}) >= 20
 
 
+def test_every_code_has_a_description(source, contacts):
+    codes = {code.code for contact in contacts for code in contact.codes}
+    assert codes <= source.descriptions.keys()
+    assert source.descriptions["I50.22"] == "Chronic systolic (congestive) heart failure"
+
+
 def test_the_name_and_identity_say_what_it_is(source):
     assert source.name == "synthetic"
     assert cohort(name="small").name == "small"
