@@ -1,7 +1,8 @@
-"""The number to beat: the n-gram lexicon of the training split as a coder of its own."""
+"""The numbers to beat: lexicons of the training split, each as a coder of its own."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,12 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from jaxcoder import sharding
+from jaxcoder.errors import UserError
+from jaxcoder.experiment import Experiment
+from jaxcoder.records.schema import Contact
+from jaxcoder.tokens import evidence
 from jaxcoder.tokens.builder import TokenData, TokensOptions
+from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
 from jaxcoder.tokens.labels import gold_codes
 from jaxcoder.tokens.lexicon import Lexicon
 from jaxcoder.tokens.serialise import serialise
@@ -27,31 +33,71 @@ def _loss(probabilities_BxL: jax.Array, labels_BxK: jax.Array) -> jax.Array:
     return jnp.sum(gain_BxK, axis=1) - jnp.sum(jnp.log1p(-p_BxL), axis=1)
 
 
-def fit_lexicon(data: TokenData, options: TokensOptions) -> Lexicon:
-    """Counts the lexicon on the contact records of the training split.
+class Baseline(Protocol):
+    """A coder that reads text."""
+
+    def scores(self, text: str) -> dict[str, float]:
+        """From the codes that a text may have to their scores, in (0, 1]."""
+
+
+BASELINES = {"lexicon": "n-gram lexicon", "evidence": "evidence lexicon"}
+"""Baselines by their names on the command line."""
+
+
+def fit_baseline(name: str, data: TokenData, options: Experiment) -> Baseline:
+    """Counts a baseline on the training split.
 
     Args:
+      name: one of `BASELINES`: `lexicon` sees document labels alone; `evidence` counts the strings
+        of the evidence that the experiment's loss uses, annotated where it uses both.
       data: token records, which know their contact records and their label space.
-      options: how they were made.
+      options: how records and loss were chosen.
+
+    Raises:
+      UserError: `evidence`, and the training split has none of that provenance.
     """
     contacts = data.contacts().split("train")
-    # Two readers in step: a contact is read once, and none piles up.
-    first, second = itertools.tee(contacts[number] for number in range(len(contacts)))
-    return Lexicon.fit(
-        (serialise(contact, options.serialise).text for contact in first),
-        (sorted(gold_codes(contact, data.label_space.granularity)) for contact in second),
-        options.lexicon,
+    granularity = data.label_space.granularity
+
+    def text(contact: Contact) -> str:
+        return serialise(contact, options.tokens.serialise).text
+
+    def codes(contact: Contact) -> list[str]:
+        return sorted(gold_codes(contact, granularity))
+
+    # Readers in step: a contact is read once, and none piles up.
+    first, second, third = itertools.tee((contacts[n] for n in range(len(contacts))), 3)
+    if name == "lexicon":
+        return Lexicon.fit(map(text, first), map(codes, second), options.tokens.lexicon)
+    gold = options.loss.evidence_weight > 0
+    provenance = evidence.PROVENANCES[evidence.GOLD if gold else evidence.SILVER]
+    if not data.report["splits"]["train"]["evidence"].get(provenance, {}).get("kept"):
+        raise UserError(
+            f"--baseline evidence: {data.path} has no {provenance} evidence in its training split; "
+            "train with config.loss.silver_weight and config.tokens.silver.enabled, or use "
+            "--baseline lexicon"
+        )
+
+    def strings() -> Iterator[list[tuple[str, str]]]:
+        for contact, record in zip(map(text, third), data.split("train"), strict=True):
+            yield [
+                (contact[start:end], data.label_space.codes[label])
+                for label, start, end in evidence.characters(record, provenance)
+            ]
+
+    return EvidenceLexicon.fit(
+        map(text, first), map(codes, second), strings(), EvidenceLexiconOptions()
     )
 
 
-def lexicon_score(
-    data: TokenData, lexicon: Lexicon, options: TokensOptions, rows: NamedSharding, split: str
+def baseline_score(
+    data: TokenData, baseline: Baseline, options: TokensOptions, rows: NamedSharding, split: str
 ) -> Callable[[Mapping[str, np.ndarray]], tuple[jax.Array, jax.Array]]:
-    """Returns the scores of a lexicon for the batches of a split; they stand for probabilities.
+    """Returns the scores of a baseline for the batches of a split; they stand for probabilities.
 
     Args:
       data: token records.
-      lexicon: as from `fit_lexicon`.
+      baseline: as from `fit_baseline`.
       options: how the token records were made.
       rows: sharding of the rows of a batch.
       split: of the batches.
@@ -65,7 +111,7 @@ def lexicon_score(
             if number < 0:
                 continue
             contact = contacts[int(number)]
-            for code, value in lexicon.scores(serialise(contact, options.serialise).text).items():
+            for code, value in baseline.scores(serialise(contact, options.serialise).text).items():
                 if code in index:
                     probabilities_BxL[row, index[code]] = value
         placed = sharding.put_batch({"p": probabilities_BxL, "labels": batch["labels"]}, rows)

@@ -1,7 +1,8 @@
-"""Scores a trained coder, or the lexicon that it has to beat, on a split.
+"""Scores a trained coder, or a lexicon that it has to beat, on a split.
 
     jaxcoder evaluate --workdir runs/demo --split test
     jaxcoder evaluate --workdir runs/demo --split validation --baseline lexicon
+    jaxcoder evaluate --workdir runs/demo --split validation --baseline evidence
 
 One threshold is tuned for micro-F1 on the validation split and applied unchanged to every other.
 WORKDIR/eval/SPLIT then holds metrics.json, details.json, groups.csv (by specialty), codes.csv and
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from jaxcoder import batches as token_batches
 from jaxcoder import entry, evaluation_files, sharding, trained
-from jaxcoder.baseline import fit_lexicon, lexicon_score
+from jaxcoder.baseline import BASELINES, baseline_score, fit_baseline
 from jaxcoder.errors import UserError
 from jaxcoder.metrics import grid, statistics
 from jaxcoder.metrics.summary import Summary, summarise
@@ -163,7 +164,11 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder that `jaxcoder train` has written.", required=True)
     flags.DEFINE_string("split", "test", "Split to score: validation, test or train.")
     flags.DEFINE_enum(
-        "baseline", "", ["", "lexicon"], "Score this instead: lexicon, n-grams counted on train."
+        "baseline",
+        "",
+        ["", *BASELINES],
+        "Score this instead: lexicon, n-grams counted against codes on train; evidence, the strings "
+        "of the evidence that the loss uses, found again.",
     )
     flags.DEFINE_float(
         "threshold", None, "Probability that an assigned code exceeds, instead of tuning it."
@@ -229,10 +234,10 @@ def _coder(workdir: Workdir, data: TokenData, baseline: str, which: str) -> _Cod
         rows = sharding.batch_sharding(
             sharding.make_mesh(devices=jax.devices()[:1]), sharding.ShardingRules()
         )
-        lexicon = fit_lexicon(data, options.tokens)
-        score_of = functools.partial(lexicon_score, data, lexicon, options.tokens, rows)
+        fitted = fit_baseline(baseline, data, options)
+        score_of = functools.partial(baseline_score, data, fitted, options.tokens, rows)
         details: dict[str, Any] = {"baseline": baseline, "label_space": data.label_space.hash}
-        return _Coder("n-gram lexicon", score_of, rows, options.batches, None, details)
+        return _Coder(BASELINES[baseline], score_of, rows, options.batches, None, details)
     coder = trained.restore(workdir, which)
     return _Coder(
         f"{which} checkpoint (step {coder.step})",

@@ -107,7 +107,7 @@ def matrices(rows):
     return gold, assigned
 
 
-@pytest.mark.parametrize("baseline", ["", "lexicon"])
+@pytest.mark.parametrize("baseline", ["", "lexicon", "evidence"])
 def test_files_agree_with_each_other_and_with_scikit_learn(workdir, capsys, baseline):
     flags = ["--baseline", baseline] if baseline else []
     assert command("--workdir", workdir.path, "--split", "test", "--top", 3, *flags) == 0
@@ -178,14 +178,15 @@ def test_the_threshold_is_tuned_on_validation_and_applied_unchanged(workdir):
     assert best - 0.02 <= validation["micro_f1"] <= best
 
 
-def test_the_lexicon_needs_no_checkpoint_and_beats_chance(workdir, tmp_path):
+@pytest.mark.parametrize("baseline", ["lexicon", "evidence"])
+def test_a_baseline_needs_no_checkpoint_and_beats_chance(workdir, tmp_path, baseline):
     for name in ("config.json", "data.json", "label_space.json"):
         (tmp_path / name).symlink_to(workdir.path / name)
-    assert command("--workdir", tmp_path, "--split", "test", "--baseline", "lexicon") == 0
-    metrics, details, *_ = read_evaluation(tmp_path / "eval" / "test" / "baseline_lexicon")
+    assert command("--workdir", tmp_path, "--split", "test", "--baseline", baseline) == 0
+    metrics, details, *_ = read_evaluation(tmp_path / "eval" / "test" / f"baseline_{baseline}")
     assert metrics["micro_f1"] > 0.8  # all but the codes that train lacks
     assert metrics["recall_at_10"] < 1
-    assert details["baseline"] == "lexicon"
+    assert details["baseline"] == baseline
     assert not (tmp_path / "threshold.json").exists()  # that is the coder's
 
 

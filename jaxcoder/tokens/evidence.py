@@ -1,7 +1,8 @@
 """Evidence: from characters of notes, or of the serialised text, to tokens of a document."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -99,3 +100,21 @@ def token_evidence(
     rows = list(dict.fromkeys(rows))
     counts.labels[PROVENANCES[provenance]] += len({row[0] for row in rows})
     return np.array(rows, np.int32).reshape(-1, 4)
+
+
+def characters(record: Mapping[str, Any], provenance: str) -> list[tuple[int, int, int]]:
+    """The evidence of a token record in characters of the document's text.
+
+    Args:
+      record: of `TokenData.split`.
+      provenance: `gold` or `silver`.
+
+    Returns:
+      Label, start and end character of each span; a span's ends are those of its tokens.
+    """
+    wanted, offsets = PROVENANCES.index(provenance), record["offsets"]
+    return [
+        (label, int(offsets[first, 0]), int(offsets[after - 1, 1]))
+        for label, first, after, kind in record["evidence"].tolist()
+        if kind == wanted
+    ]
