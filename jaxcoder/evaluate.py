@@ -167,8 +167,8 @@ def define_flags() -> None:
         "baseline",
         "",
         ["", *BASELINES],
-        "Score this instead: lexicon, n-grams counted against codes on train; evidence, the strings "
-        "of the evidence that the loss uses, found again.",
+        "Score this instead: lexicon, n-grams counted against codes on train; evidence, the "
+        "strings of the evidence that the loss uses, found again.",
     )
     flags.DEFINE_float(
         "threshold", None, "Probability that an assigned code exceeds, instead of tuning it."
