@@ -1,7 +1,7 @@
 """The numbers to beat: lexicons of the training split, each as a coder of its own."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import jax
@@ -12,13 +12,14 @@ from jax.sharding import NamedSharding
 from jaxcoder import sharding
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
+from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact
 from jaxcoder.tokens import evidence
-from jaxcoder.tokens.builder import TokenData, TokensOptions
-from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
+from jaxcoder.tokens.builder import TokenData
+from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.tokens.labels import gold_codes
 from jaxcoder.tokens.lexicon import Lexicon
-from jaxcoder.tokens.serialise import serialise
+from jaxcoder.tokens.serialise import SerialiseOptions, serialise
 
 # Scores of 0 and 1 would make the cross-entropy of one mistake infinite.
 _SMALLEST = 1e-6
@@ -40,81 +41,109 @@ class Baseline(Protocol):
         """From the codes that a text may have to their scores, in (0, 1]."""
 
 
-BASELINES = {"lexicon": "n-gram lexicon", "evidence": "evidence lexicon"}
-"""Baselines by their names on the command line."""
-
-
-def fit_baseline(name: str, data: TokenData, options: Experiment) -> Baseline:
-    """Counts a baseline on the training split.
+def fit_lexicon(data: TokenData, options: Experiment) -> Lexicon:
+    """Counts n-grams against codes on the contacts of the training split.
 
     Args:
-      name: one of `BASELINES`: `lexicon` sees document labels alone; `evidence` counts the strings
-        of the evidence that the experiment's loss uses, annotated where it uses both.
       data: token records, which know their contact records and their label space.
-      options: how records and loss were chosen.
+      options: how they were made.
+    """
+    first, second = itertools.tee(_training(data))  # in step: a contact is read once
+    return Lexicon.fit(
+        (serialise(contact, options.tokens.serialise).text for contact in first),
+        (sorted(gold_codes(contact, data.label_space.granularity)) for contact in second),
+        options.tokens.lexicon,
+    )
+
+
+def fit_evidence_lexicon(data: TokenData, options: Experiment) -> EvidenceLexicon:
+    """Counts the strings of the evidence that the loss uses; annotated ones where it uses both.
+
+    Args:
+      data: token records, which know their contact records and their label space.
+      options: how they were made, and the loss.
 
     Raises:
-      UserError: `evidence`, and the training split has none of that provenance.
+      UserError: the training split has none of that provenance.
     """
-    contacts = data.contacts().split("train")
-    granularity = data.label_space.granularity
-
-    def text(contact: Contact) -> str:
-        return serialise(contact, options.tokens.serialise).text
-
-    def codes(contact: Contact) -> list[str]:
-        return sorted(gold_codes(contact, granularity))
-
-    # Readers in step: a contact is read once, and none piles up.
-    first, second, third = itertools.tee((contacts[n] for n in range(len(contacts))), 3)
-    if name == "lexicon":
-        return Lexicon.fit(map(text, first), map(codes, second), options.tokens.lexicon)
     gold = options.loss.evidence_weight > 0
     provenance = evidence.PROVENANCES[evidence.GOLD if gold else evidence.SILVER]
     if not data.report["splits"]["train"]["evidence"].get(provenance, {}).get("kept"):
         raise UserError(
-            f"--baseline evidence: {data.path} has no {provenance} evidence in its training split; "
-            "train with config.loss.silver_weight and config.tokens.silver.enabled, or use "
-            "--baseline lexicon"
+            f"{data.path}: the training split has no {provenance} evidence, which the evidence "
+            "lexicon is made of; set config.tokens.silver.enabled and config.loss.silver_weight"
+            + (", and config.loss.evidence_weight = 0" if gold else "")
         )
 
-    def strings() -> Iterator[list[tuple[str, str]]]:
-        for contact, record in zip(map(text, third), data.split("train"), strict=True):
+    def texts(contacts: Iterator[Contact]) -> Iterator[str]:
+        return (serialise(contact, options.tokens.serialise).text for contact in contacts)
+
+    def strings(contacts: Iterator[Contact]) -> Iterator[list[tuple[str, str]]]:
+        for text, record in zip(texts(contacts), data.split("train"), strict=True):
             yield [
-                (contact[start:end], data.label_space.codes[label])
+                (text[start:end], data.label_space.codes[label])
                 for label, start, end in evidence.characters(record, provenance)
             ]
 
+    first, second, third = itertools.tee(_training(data), 3)
     return EvidenceLexicon.fit(
-        map(text, first), map(codes, second), strings(), EvidenceLexiconOptions()
+        texts(first),
+        (sorted(gold_codes(contact, data.label_space.granularity)) for contact in second),
+        strings(third),
+        options.fusion.lexicon,
     )
 
 
-def baseline_score(
-    data: TokenData, baseline: Baseline, options: TokensOptions, rows: NamedSharding, split: str
-) -> Callable[[Mapping[str, np.ndarray]], tuple[jax.Array, jax.Array]]:
-    """Returns the scores of a baseline for the batches of a split; they stand for probabilities.
+def _training(data: TokenData) -> Iterator[Contact]:
+    contacts = data.contacts().split("train")
+    return (contacts[number] for number in range(len(contacts)))
+
+
+def dense_scores(baseline: Baseline, texts: Sequence[str], label_space: LabelSpace) -> np.ndarray:
+    """Returns the scores of texts, float32 [B, L]; 0 for codes that are not found."""
+    scores_BxL = np.zeros((len(texts), len(label_space)), np.float32)
+    for row, text in enumerate(texts):
+        for code, score in baseline.scores(text).items():
+            if code in label_space.index:
+                scores_BxL[row, label_space.index[code]] = score
+    return scores_BxL
+
+
+def split_scores(
+    data: TokenData, baseline: Baseline, options: SerialiseOptions, split: str
+) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Returns the scores of a baseline, float32 [B, L], for the batches of a split.
 
     Args:
       data: token records.
       baseline: as from `fit_baseline`.
-      options: how the token records were made.
-      rows: sharding of the rows of a batch.
+      options: what of a contact it reads.
       split: of the batches.
     """
     contacts = data.contacts().split(split)  # in the order of the token records
-    index = data.label_space.index
+
+    def score(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        texts = [
+            serialise(contacts[number], options).text if number >= 0 else ""
+            for number in batch["index"].tolist()
+        ]
+        return dense_scores(baseline, texts, data.label_space)
+
+    return score
+
+
+def baseline_score(
+    scores: Callable[[Mapping[str, np.ndarray]], np.ndarray], rows: NamedSharding
+) -> Callable[[Mapping[str, np.ndarray]], tuple[jax.Array, jax.Array]]:
+    """Returns probabilities and loss of batches, for which a baseline's scores stand.
+
+    Args:
+      scores: as from `split_scores`.
+      rows: sharding of the rows of a batch.
+    """
 
     def score(batch: Mapping[str, np.ndarray]) -> tuple[jax.Array, jax.Array]:
-        probabilities_BxL = np.zeros((len(batch["index"]), len(index)), np.float32)
-        for row, number in enumerate(batch["index"]):
-            if number < 0:
-                continue
-            contact = contacts[int(number)]
-            for code, value in baseline.scores(serialise(contact, options.serialise).text).items():
-                if code in index:
-                    probabilities_BxL[row, index[code]] = value
-        placed = sharding.put_batch({"p": probabilities_BxL, "labels": batch["labels"]}, rows)
+        placed = sharding.put_batch({"p": scores(batch), "labels": batch["labels"]}, rows)
         return placed["p"], _loss(placed["p"], placed["labels"])
 
     return score

@@ -2,9 +2,10 @@
 
     jaxcoder evaluate --workdir runs/demo --split test
     jaxcoder evaluate --workdir runs/demo --split validation --baseline lexicon
-    jaxcoder evaluate --workdir runs/demo --split validation --baseline evidence
+    jaxcoder evaluate --workdir runs/codiesp --split validation --baseline network
 
-One threshold is tuned for micro-F1 on the validation split and applied unchanged to every other.
+One threshold is tuned for micro-F1 on the validation split and applied unchanged to every other;
+before it, where the config fuses network and evidence lexicon, the weights of the two.
 WORKDIR/eval/SPLIT then holds metrics.json, details.json, groups.csv (by specialty), codes.csv and
 predictions.parquet; those of a baseline lie in baseline_NAME below it. Runs as one process, on all
 its devices.
@@ -12,9 +13,8 @@ its devices.
 
 import collections
 import dataclasses
-import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -24,23 +24,16 @@ from jax.sharding import NamedSharding
 from tqdm import tqdm
 
 from jaxcoder import batches as token_batches
-from jaxcoder import entry, evaluation_files, sharding, trained
-from jaxcoder.baseline import BASELINES, baseline_score, fit_baseline
+from jaxcoder import entry, evaluation_files, sharding
 from jaxcoder.errors import UserError
 from jaxcoder.metrics import grid, statistics
 from jaxcoder.metrics.summary import Summary, summarise
 from jaxcoder.predictions import PredictionWriter
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import SPLITS
-from jaxcoder.steps import Steps
+from jaxcoder.scorer import BASELINES, HostBatch, Score, Scorer, make_scorer
 from jaxcoder.tokens.builder import TokenData
-from jaxcoder.workdir import Workdir
-
-HostBatch = Mapping[str, np.ndarray]
-Score = Callable[[HostBatch], tuple[jax.Array, jax.Array]]
-"""From a batch to probabilities float32 [B, L] and loss float32 [B], rows split over devices."""
-
-_sigmoid = jax.jit(jax.nn.sigmoid)
+from jaxcoder.workdir import Tuned, Workdir
 
 
 class Writer(Protocol):
@@ -79,22 +72,6 @@ def read_facts(records: Iterable[Mapping[str, Any]]) -> SplitFacts:
     specialties = tuple(sorted(set(names))) or ("unknown",)
     index = {name: number for number, name in enumerate(specialties)}
     return SplitFacts(dict(missing), specialties, np.array([index[n] for n in names], np.int32))
-
-
-def model_score(steps: Steps, params: Any) -> Score:
-    """Returns the scores of a model; made anew for new parameters, it compiles nothing anew.
-
-    Args:
-      steps: the jitted steps.
-      params: as from `steps.evaluation_params`.
-    """
-
-    def score(batch: HostBatch) -> tuple[jax.Array, jax.Array]:
-        wanted = {key: batch[key] for key in ("tokens", "length", "labels", "_mask")}
-        result = steps.evaluate(params, sharding.put_batch(wanted, steps.batch_sharding))
-        return _sigmoid(result["logits"]), result["loss"]
-
-    return score
 
 
 def evaluate(
@@ -168,7 +145,8 @@ def define_flags() -> None:
         "",
         ["", *BASELINES],
         "Score this instead: lexicon, n-grams counted against codes on train; evidence, the "
-        "strings of the evidence that the loss uses, found again.",
+        "strings of the evidence that the loss uses, found again; network, a fused coder without "
+        "its lexicon.",
     )
     flags.DEFINE_float(
         "threshold", None, "Probability that an assigned code exceeds, instead of tuning it."
@@ -190,7 +168,7 @@ def main() -> None:
     if wanted.split not in data.splits:
         known = ", ".join(split for split in SPLITS if split in data.splits)
         raise UserError(f"--split {wanted.split}: not in {data.path}; expected one of {known}")
-    coder = _coder(workdir, data, wanted.baseline, wanted.checkpoint)
+    coder = make_scorer(workdir, data, wanted.baseline, wanted.checkpoint)
     threshold, source = wanted.threshold, "given"
     if threshold is None:
         threshold, source = coder.threshold, "tuned on validation"
@@ -198,7 +176,8 @@ def main() -> None:
         tuned = _one_pass(coder, data, "validation").metrics
         threshold = float(tuned["threshold"])
         if not wanted.baseline:
-            workdir.write_threshold(threshold, coder.details["step"], float(tuned["micro_f1"]))
+            kept = Tuned(threshold, coder.fusion)
+            workdir.write_tuned(kept, coder.details["step"], float(tuned["micro_f1"]))
     folder = workdir.evaluation(wanted.split, wanted.baseline)
     with PredictionWriter(
         folder / "predictions.parquet",
@@ -216,41 +195,8 @@ def main() -> None:
     print(f"Evaluation {folder}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Coder:
-    """What is scored: a trained coder or a baseline; `score_of` takes the name of a split."""
-
-    name: str
-    score_of: Callable[[str], Score]
-    rows: NamedSharding
-    batches: token_batches.BatchOptions
-    threshold: float | None
-    details: dict[str, Any]
-
-
-def _coder(workdir: Workdir, data: TokenData, baseline: str, which: str) -> _Coder:
-    options = workdir.read_experiment()
-    if baseline:
-        rows = sharding.batch_sharding(
-            sharding.make_mesh(devices=jax.devices()[:1]), sharding.ShardingRules()
-        )
-        fitted = fit_baseline(baseline, data, options)
-        score_of = functools.partial(baseline_score, data, fitted, options.tokens, rows)
-        details: dict[str, Any] = {"baseline": baseline, "label_space": data.label_space.hash}
-        return _Coder(BASELINES[baseline], score_of, rows, options.batches, None, details)
-    coder = trained.restore(workdir, which)
-    return _Coder(
-        f"{which} checkpoint (step {coder.step})",
-        lambda split: model_score(coder.steps, coder.params),
-        coder.steps.batch_sharding,
-        options.batches,
-        coder.threshold if coder.tuned else None,
-        {"checkpoint": which, "step": coder.step, "label_space": coder.label_space.hash},
-    )
-
-
 def _one_pass(
-    coder: _Coder,
+    coder: Scorer,
     data: TokenData,
     split: str,
     threshold: float | None = None,

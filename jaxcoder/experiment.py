@@ -10,6 +10,7 @@ from etils import epath
 
 from jaxcoder.batches import BatchOptions
 from jaxcoder.errors import UserError
+from jaxcoder.fusion import FusionOptions
 from jaxcoder.losses import LossOptions
 from jaxcoder.models.coder import CoderOptions
 from jaxcoder.optim import OptimOptions
@@ -80,6 +81,7 @@ class Experiment:
     model: CoderOptions = CoderOptions()
     loss: LossOptions = LossOptions()
     optim: OptimOptions = OptimOptions()
+    fusion: FusionOptions = FusionOptions()
     train: TrainOptions = TrainOptions()
     mesh: MeshOptions = MeshOptions()
 

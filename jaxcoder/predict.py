@@ -28,12 +28,15 @@ from etils import epath
 from tqdm import tqdm
 
 from jaxcoder import contact_lines, entry, sharding, trained
+from jaxcoder.baseline import dense_scores
 from jaxcoder.contact_lines import BrokenLine
 from jaxcoder.errors import UserError
+from jaxcoder.fusion import fuse
 from jaxcoder.predictions import top_labels
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact, Note
 from jaxcoder.tokens.documents import DocumentEncoder
+from jaxcoder.tokens.serialise import serialise
 from jaxcoder.workdir import Workdir
 
 LOOK_AHEAD = 1024
@@ -72,7 +75,7 @@ class Predictor:
     def __init__(
         self,
         encode: Callable[[Sequence[Contact]], Sequence[np.ndarray]],
-        probabilities: Callable[[np.ndarray, np.ndarray], jax.Array],
+        probabilities: Callable[[np.ndarray, np.ndarray, Sequence[Contact]], jax.Array],
         *,
         threshold: float,
         top: int,
@@ -83,7 +86,8 @@ class Predictor:
 
         Args:
           encode: from contacts to the tokens of each, int32 [n], 1 ≤ n ≤ `max_tokens`.
-          probabilities: from tokens int32 [B, T] and lengths int32 [B] to float32 [B, L].
+          probabilities: from tokens int32 [B, T], lengths int32 [B] and the contacts of the first
+            rows to float32 [B, L].
           threshold: that an assigned code's probability exceeds.
           top: codes a contact, beside further assigned ones.
           documents: rows of a batch, B.
@@ -101,7 +105,8 @@ class Predictor:
             tokens = self._encode(window)
             found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
             for rows in self._batches([len(each) for each in tokens]):
-                found.update(zip(rows, self._codes([tokens[row] for row in rows]), strict=False))
+                codes = self._codes([tokens[row] for row in rows], [window[row] for row in rows])
+                found.update(zip(rows, codes, strict=False))
             for row, contact in enumerate(window):
                 yield Prediction(contact.contact_id, *found[row])
 
@@ -114,7 +119,7 @@ class Predictor:
                 yield rows[start : start + self._documents]
 
     def _codes(
-        self, tokens: Sequence[np.ndarray]
+        self, tokens: Sequence[np.ndarray], contacts: Sequence[Contact]
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         longest = max(len(each) for each in tokens)
         padded = self._lengths[np.searchsorted(self._lengths, longest)]
@@ -123,7 +128,8 @@ class Predictor:
         for row, each in enumerate(tokens):
             tokens_BxT[row, : len(each)] = each
             length_B[row] = len(each)
-        found = top_labels(self._probabilities(tokens_BxT, length_B), self._threshold, self._top)
+        probabilities_BxL = self._probabilities(tokens_BxT, length_B, contacts)
+        found = top_labels(probabilities_BxL, self._threshold, self._top)
         return itertools.islice(found, len(tokens))
 
 
@@ -249,6 +255,11 @@ def _predict_file(wanted: Any) -> None:
 
 def _predictor(coder: trained.TrainedCoder, wanted: Any) -> Predictor:
     threshold = coder.threshold if wanted.threshold is None else wanted.threshold
+    if coder.lexicon is not None and coder.tuned is None:
+        raise UserError(
+            f"{wanted.workdir}: network and lexicon have yet to be fused; run `jaxcoder evaluate "
+            f"--workdir {wanted.workdir} --split validation --checkpoint {wanted.checkpoint}` once"
+        )
     if wanted.threshold is None and not coder.tuned:
         logging.info(
             "threshold %.4g was tuned for an earlier checkpoint; "
@@ -272,11 +283,22 @@ def _predictor(coder: trained.TrainedCoder, wanted: Any) -> Predictor:
 
 
 def _probabilities(
-    coder: trained.TrainedCoder, tokens_BxT: np.ndarray, length_B: np.ndarray
+    coder: trained.TrainedCoder,
+    tokens_BxT: np.ndarray,
+    length_B: np.ndarray,
+    contacts: Sequence[Contact],
 ) -> jax.Array:
     batch = {"tokens": tokens_BxT, "length": length_B, "_mask": length_B > 0}
     placed = sharding.put_batch(batch, coder.steps.batch_sharding)
-    return jax.nn.sigmoid(coder.steps.evaluate(coder.params, placed)["logits"])
+    logits_BxL = coder.steps.evaluate(coder.params, placed)["logits"]
+    if coder.lexicon is not None and coder.tuned and coder.tuned.fusion:
+        options = coder.experiment.tokens.serialise
+        texts = [serialise(contact, options).text for contact in contacts]
+        texts += [""] * (len(length_B) - len(texts))
+        scores = {"scores": dense_scores(coder.lexicon, texts, coder.label_space)}
+        placed = sharding.put_batch(scores, coder.steps.batch_sharding)
+        logits_BxL = fuse(logits_BxL, placed["scores"], coder.tuned.fusion)
+    return jax.nn.sigmoid(logits_BxL)
 
 
 @contextlib.contextmanager

@@ -23,10 +23,12 @@ from absl import flags, logging
 from tqdm import tqdm
 
 from jaxcoder import batches, entry, evaluate, experiment, sharding, steps
+from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
 from jaxcoder.records import builder as records_builder
+from jaxcoder.scorer import model_score
 from jaxcoder.steps import TrainState
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.tokens.builder import TokenData
@@ -85,6 +87,8 @@ def main() -> None:
 
     if lead:
         workdir.create(config, data)
+        if options.fusion.enabled:
+            workdir.write_lexicon(fit_evidence_lexicon(data, options))
     decisive, larger = options.train.metric, options.train.metric != "loss"
     checkpoints = Checkpoints(workdir.checkpoints, metric=decisive, larger_is_better=larger)
     progress = Progress(step=0, label_space=data.label_space.hash)
@@ -126,7 +130,7 @@ def main() -> None:
         scores = None
         if step % evaluate_every == 0 or ending:
             summary = evaluate.evaluate(
-                evaluate.model_score(jitted, jitted.evaluation_params(state)),
+                model_score(jitted, jitted.evaluation_params(state)),
                 batches.evaluation_batches(data, "validation", options.batches),
                 facts,
                 data.label_space,

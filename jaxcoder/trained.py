@@ -12,8 +12,9 @@ from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.steps import Steps, make_steps
+from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.tokens.tokenizer import load_tokenizer
-from jaxcoder.workdir import Workdir
+from jaxcoder.workdir import Tuned, Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,9 @@ class TrainedCoder:
       label_space: what its labels are.
       tokenizer: the one that it was trained with.
       step: of the checkpoint.
-      threshold: tuned on the validation split.
-      tuned: whether that was for this checkpoint, and not an earlier one.
+      tuned: threshold and fusion for this checkpoint; None where they have yet to be tuned.
+      threshold: `tuned`'s, or that of training's last evaluation.
+      lexicon: to be fused with the network; None where the network stands alone.
       steps: jitted for the devices of this machine.
       params: for `steps.evaluate`.
     """
@@ -35,8 +37,9 @@ class TrainedCoder:
     label_space: LabelSpace
     tokenizer: Any
     step: int
+    tuned: Tuned | None
     threshold: float
-    tuned: bool
+    lexicon: EvidenceLexicon | None
     steps: Steps
     params: Any
 
@@ -65,17 +68,21 @@ def restore(workdir: Workdir, which: str = "best") -> TrainedCoder:
     shapes = {"coder": steps.state_shapes.params}
     progress, items = checkpoints.restore(step, shapes, label_space.hash)
     checkpoints.close()
-    threshold, tuned = workdir.read_threshold(step), True
-    if threshold is None:
+    tuned = workdir.read_tuned(step)
+    fused = options.fusion.enabled
+    if tuned is not None and (tuned.fusion is not None) != fused:
+        tuned = None  # the config has been changed since
+    if tuned is None and not fused and progress.best_step == step:
         # The best checkpoint is saved right after the evaluation that found it to be the best.
-        threshold, tuned = progress.threshold, progress.best_step == step
+        tuned = Tuned(progress.threshold)
     return TrainedCoder(
         options,
         label_space,
         tokenizer,
         step,
-        threshold,
         tuned,
+        tuned.threshold if tuned else progress.threshold,
+        EvidenceLexicon.load(workdir.lexicon) if fused else None,
         steps,
         items["coder"],
     )

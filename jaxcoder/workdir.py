@@ -1,5 +1,6 @@
 """The folder of a run: what lies where, and how it is read back."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,8 +11,24 @@ from jaxcoder import experiment
 from jaxcoder.checkpoint import write_json
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
+from jaxcoder.fusion import Weights
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.settings import build
 from jaxcoder.tokens.builder import TokenData, open_tokens
+from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """What is tuned on the validation split for one checkpoint.
+
+    Attributes:
+      threshold: probability that an assigned code exceeds.
+      fusion: how network and lexicon are fused; None where the network stands alone.
+    """
+
+    threshold: float
+    fusion: Weights | None = None
 
 
 class Workdir:
@@ -26,6 +43,7 @@ class Workdir:
       train_metrics: `train_metrics.jsonl`.
       tensorboard: `tensorboard/`.
       threshold: `threshold.json`, tuned on the validation split, and for which checkpoint.
+      lexicon: `lexicon.npz`, where the config fuses network and lexicon.
       data: `data.json`, which data sets below `data_dir` the run was made from.
     """
 
@@ -39,6 +57,7 @@ class Workdir:
         self.train_metrics = self.path / "train_metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.threshold = self.path / "threshold.json"
+        self.lexicon = self.path / "lexicon.npz"
         self.data = self.path / "data.json"
 
     def evaluation(self, split: str, baseline: str = "") -> epath.Path:
@@ -137,24 +156,27 @@ class Workdir:
             )
         return data
 
-    def write_threshold(self, threshold: float, step: int, micro_f1: float) -> None:
-        """Keeps the threshold that was tuned on validation for the checkpoint of a step."""
-        content = {
-            "threshold": threshold,
-            "step": step,
-            "micro_f1": micro_f1,
-            "split": "validation",
-        }
-        write_json(self.threshold, content | {"label_space": self.read_label_space().hash})
+    def write_lexicon(self, lexicon: EvidenceLexicon) -> None:
+        """Keeps the lexicon to be fused; what was tuned with another one is deleted."""
+        lexicon.save(self.lexicon)
+        self.threshold.unlink(missing_ok=True)
 
-    def read_threshold(self, step: int) -> float | None:
-        """The threshold tuned for the checkpoint of a step; None when it was tuned for another."""
+    def write_tuned(self, tuned: Tuned, step: int, micro_f1: float) -> None:
+        """Keeps what was tuned on validation for the checkpoint of a step."""
+        content = {"step": step, "micro_f1": micro_f1, "split": "validation"}
+        content |= {"label_space": self.read_label_space().hash}
+        write_json(self.threshold, content | dataclasses.asdict(tuned))
+
+    def read_tuned(self, step: int) -> Tuned | None:
+        """What was tuned for the checkpoint of a step; None when it was tuned for another."""
         if not self.threshold.exists():
             return None
         try:
             content = json.loads(self.threshold.read_text())
-            same = (content["step"], content["label_space"]) == (step, self.read_label_space().hash)
-            return float(content["threshold"]) if same else None
+            if (content["step"], content["label_space"]) != (step, self.read_label_space().hash):
+                return None
+            tuned = {key: content[key] for key in ("threshold", "fusion")}
+            return build(Tuned, tuned, str(self.threshold))
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{self.threshold}: not a threshold; delete it and run `jaxcoder evaluate` again"

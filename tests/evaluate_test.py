@@ -11,10 +11,12 @@ import pytest
 from sklearn.metrics import f1_score
 
 from jaxcoder import cli, evaluate, experiment, sharding, steps
-from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.baseline import fit_evidence_lexicon
+from jaxcoder.checkpoint import Checkpoints, Progress, write_json
 from jaxcoder.metrics.summary import KEYS
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.schema import Code, Contact, Note
+from jaxcoder.scorer import model_score
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.workdir import Workdir
 
@@ -150,6 +152,37 @@ def test_files_agree_with_each_other_and_with_scikit_learn(workdir, capsys, base
     ]
 
 
+def test_a_fused_coder_and_its_network_alone(workdir, tmp_path):
+    fused = Workdir(tmp_path / "fused")
+    fused.path.mkdir()
+    for name in ("data.json", "label_space.json", "tokenizer", "checkpoints"):
+        (tmp_path / "fused" / name).symlink_to(workdir.path / name)
+    config = json.loads(workdir.config.read_text())
+    write_json(fused.config, config | {"fusion": {"enabled": True}})
+    fused.write_lexicon(fit_evidence_lexicon(workdir.open_tokens(), fused.read_experiment()))
+    flags = ["--workdir", fused.path, "--split", "test", "--top", 99]
+    assert command(*flags) == 0
+    kept = json.loads(fused.threshold.read_text())
+    metrics, details, _, rows = read_evaluation(fused.evaluation("test"))
+    assert details["fusion"] == kept["fusion"] and metrics["threshold"] == kept["threshold"]
+    # The lexicon knows what the random network does not.
+    assert metrics["micro_f1"] > 0.8
+    assert command(*flags, "--baseline", "network") == 0
+    assert json.loads(fused.threshold.read_text()) == kept  # the network's is not kept
+    alone, _, _, random_rows = read_evaluation(fused.evaluation("test", "network"))
+    assert alone["micro_f1"] < 0.7
+    # What the lexicon does not find is the network's logit on the other line.
+    slope, shift = kept["fusion"]["other"]
+    for row, random_row in zip(rows, random_rows, strict=True):
+        network = dict(zip(random_row["codes"], random_row["probabilities"], strict=True))
+        expected = {
+            code: 1 / (1 + (1 / p - 1) ** slope * np.exp(-shift)) for code, p in network.items()
+        }
+        own = dict(zip(row["codes"], row["probabilities"], strict=True))
+        agree = [np.isclose(own[code], expected[code], rtol=1e-3) for code in own]
+        assert np.mean(agree) > 0.3
+
+
 def test_the_threshold_is_tuned_on_validation_and_applied_unchanged(workdir):
     workdir.threshold.unlink(missing_ok=True)
     assert command("--workdir", workdir.path, "--split", "test") == 0
@@ -239,7 +272,7 @@ def test_a_second_evaluation_compiles_nothing(workdir):
 
     def once(state):
         return evaluate.evaluate(
-            evaluate.model_score(jitted, jitted.evaluation_params(state)),
+            model_score(jitted, jitted.evaluation_params(state)),
             evaluate.token_batches.evaluation_batches(data, "validation", options.batches),
             facts,
             data.label_space,

@@ -16,9 +16,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 ORDER = (
     *("__init__", "errors", "settings", "config_flag", "entry"),
     *("records", "tokens", "buckets", "batch_plan", "batches", "sharding"),
-    *("models", "losses", "optim", "steps"),
+    *("models", "losses", "optim", "steps", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained"),
-    *("metrics", "predictions", "baseline", "evaluation_files", "evaluate"),
+    *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
     *("contact_lines", "predict", "train_log", "train"),
     *("bench", "cli"),
 )

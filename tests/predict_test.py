@@ -9,10 +9,12 @@ import pytest
 
 from jaxcoder import cli, experiment, predict, sharding, steps, trained
 from jaxcoder.checkpoint import Checkpoints, Progress, write_json
+from jaxcoder.fusion import Weights
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact, Note
+from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
 from jaxcoder.tokens.tokenizer import TokenizerOptions, train_tokenizer
-from jaxcoder.workdir import Workdir
+from jaxcoder.workdir import Tuned, Workdir
 
 WORDS = ["chest", "pain", "fever", "cough", "fracture", "left", "wrist", "diabetes", "metformin"]
 CODES = tuple(f"{letter}{number:02}.{number}" for letter in "EIJS" for number in range(6))
@@ -191,20 +193,66 @@ def test_a_workdir_without_checkpoints_is_named(trained_workdir, tmp_path, capsy
 
 def test_a_threshold_tuned_since_counts_and_only_for_its_checkpoint(trained_workdir):
     coder = trained.restore(trained_workdir)
-    assert (coder.step, coder.threshold, coder.tuned) == (3, 0.5, True)
+    assert (coder.step, coder.threshold, coder.tuned) == (3, 0.5, Tuned(0.5))
     try:
-        trained_workdir.write_threshold(0.25, 3, 0.2)
+        trained_workdir.write_tuned(Tuned(0.25), 3, 0.2)
         assert trained.restore(trained_workdir).threshold == 0.25
-        trained_workdir.write_threshold(0.25, 2, 0.2)
+        trained_workdir.write_tuned(Tuned(0.25), 2, 0.2)
         assert trained.restore(trained_workdir).threshold == 0.5
     finally:
         trained_workdir.threshold.unlink()
 
 
+def test_a_fused_coder_hears_its_lexicon(trained_workdir, tmp_path, capsys):
+    workdir = Workdir(tmp_path / "run")
+    workdir.path.mkdir()
+    for name in ("tokenizer", "label_space.json", "checkpoints"):
+        (tmp_path / "run" / name).symlink_to(trained_workdir.path / name)
+    write_json(workdir.config, CONFIG | {"fusion": {"enabled": True}})
+    flags = ["--workdir", workdir.path, "--input", tmp_path / "in.jsonl"]
+    flags += ["--output", tmp_path / "out.jsonl", "--threshold", 0]
+    (tmp_path / "in.jsonl").write_text(
+        '{"contact_id": "a", "text": "fever and cough"}\n{"contact_id": "b", "text": "fracture"}'
+    )
+    assert command(*flags) == 2
+    assert "lexicon.npz: not a lexicon" in capsys.readouterr().err
+    workdir.write_lexicon(
+        EvidenceLexicon.fit(
+            ["fever", "cough"],
+            [["E00.0"], []],
+            [[("fever", "E00.0")], []],
+            EvidenceLexiconOptions(),
+        )
+    )
+    assert command(*flags) == 2
+    assert "have yet to be fused; run `jaxcoder evaluate" in capsys.readouterr().err
+
+    def probabilities(path):
+        trained = ["--workdir", path, *flags[2:]]
+        assert command(*trained) == 0
+        return [
+            {code["code"]: code["probability"] for code in line["codes"]}
+            for line in read_codes(tmp_path / "out.jsonl")
+        ]
+
+    found, other = (0.5, 2.0, -1.0, 3.0), (0.25, -2.0)
+    workdir.write_tuned(Tuned(0.5, Weights(found, other)), 3, 0.1)
+    alone, fused = probabilities(trained_workdir.path), probabilities(workdir.path)
+    score = (1 + 1) / 2 / (1 + 1)
+    for row, contact in enumerate(alone):
+        for code, probability in contact.items():
+            z = np.log(probability / (1 - probability))
+            expected = other[0] * z + other[1]
+            if (row, code) == (0, "E00.0"):
+                expected = found[0] * z + found[1] * np.log(score) + found[2] * score + found[3]
+            assert fused[row][code] == pytest.approx(1 / (1 + np.exp(-expected)), rel=1e-3)
+
+
 def test_contacts_of_like_length_share_a_batch():
     seen = []
 
-    def probabilities(tokens_BxT, length_B):
+    def probabilities(tokens_BxT, length_B, contacts):
+        assert [len(contact.notes[0].text) for contact in contacts] == [n for n in length_B if n]
         seen.append((tokens_BxT.shape, length_B.tolist()))
         return jax.numpy.zeros((len(length_B), 4))
 

@@ -5,8 +5,9 @@ import pathlib
 import pytest
 
 from jaxcoder.errors import UserError
+from jaxcoder.fusion import Weights
 from jaxcoder.records.codes import LabelSpace
-from jaxcoder.workdir import Workdir
+from jaxcoder.workdir import Tuned, Workdir
 
 CONFIG = {"data_dir": "data", "model": {"encoder": {"width": 16, "layers": 2}}, "seed": 0}
 
@@ -77,12 +78,14 @@ def test_records_that_are_not_there_are_named(workdir, tmp_path):
 
 
 def test_a_threshold_is_for_one_checkpoint_and_one_label_space(workdir):
-    assert workdir.read_threshold(5) is None
-    workdir.write_threshold(0.25, 5, 0.7)
-    assert workdir.read_threshold(5) == 0.25
-    assert workdir.read_threshold(6) is None
+    assert workdir.read_tuned(5) is None
+    for tuned in (Tuned(0.25), Tuned(0.5, Weights((1.0, 2.0, 3.0, 4.0), (5.0, 6.0)))):
+        workdir.write_tuned(tuned, 5, 0.7)
+        assert workdir.read_tuned(5) == tuned
+    assert workdir.read_tuned(6) is None
     LabelSpace(("C00",)).save(workdir.label_space)
-    assert workdir.read_threshold(5) is None
-    workdir.threshold.write_text("{")
-    with pytest.raises(UserError, match="not a threshold; delete it"):
-        workdir.read_threshold(5)
+    assert workdir.read_tuned(5) is None
+    for broken in ("{", "{}"):
+        workdir.threshold.write_text(broken)
+        with pytest.raises(UserError, match="not a threshold; delete it"):
+            workdir.read_tuned(5)

@@ -2,10 +2,16 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from etils import epath
 
+from jaxcoder.errors import UserError
+from jaxcoder.settings import build
 from jaxcoder.tokens import stems
 from jaxcoder.tokens.lexicon import draw
 
@@ -52,12 +58,21 @@ class EvidenceLexicon:
     """
 
     def __init__(
-        self, options: EvidenceLexiconOptions, scores: dict[_Bag, dict[str, float]], index: "_Index"
+        self,
+        options: EvidenceLexiconOptions,
+        scores: Mapping[_Bag, Mapping[str, float]],
+        rarest: Mapping[_Bag, int],
     ) -> None:
-        """Holds scores; use `fit`."""
+        """Holds scores; use `fit` or `load`.
+
+        Args:
+          options: what it was counted with.
+          scores: of the codes that each bag stands for.
+          rarest: the word of each bag that the fewest training documents have.
+        """
         self.options = options
-        self._scores = scores
-        self._index = index
+        self._scores, self._rarest = scores, rarest
+        self._index = _Index(rarest, options.slack)
 
     @classmethod
     def fit(
@@ -94,7 +109,8 @@ class EvidenceLexicon:
         meanings = collections.defaultdict(list)
         for bag, code in evidence:
             meanings[bag].append(code)
-        index = _Index(meanings, documents, options.slack)
+        rarest = {bag: min(bag, key=lambda word: (documents[word], word)) for bag in meanings}
+        index = _Index(rarest, options.slack)
 
         seen, coded = collections.Counter[_Bag](), collections.Counter[tuple[_Bag, str]]()
         for found, labels, _ in drawn:
@@ -109,7 +125,65 @@ class EvidenceLexicon:
             }
             for bag in meanings
         }
-        return cls(options, scores, index)
+        return cls(options, scores, rarest)
+
+    def save(self, path: epath.PathLike) -> None:
+        """Writes a file that `load` reads, whole or not at all: hashes of stems, no text."""
+        codes = sorted({code for meanings in self._scores.values() for code in meanings})
+        number = {code: place for place, code in enumerate(codes)}
+        rows = [
+            (bag, number[code], score)
+            for bag, meanings in enumerate(self._scores.values())
+            for code, score in meanings.items()
+        ]
+        words = [word for bag in self._scores for word in bag]
+        content = {
+            "options": np.array(json.dumps(dataclasses.asdict(self.options))),
+            "codes": np.array(codes, dtype=str),
+            "sizes": np.array([len(bag) for bag in self._scores], np.int32),
+            "words": np.array(words, np.uint64),
+            "rarest": np.array([self._rarest[bag] for bag in self._scores], np.uint64),
+            "entries": np.array([row[:2] for row in rows], np.int32).reshape(-1, 2),
+            "scores": np.array([row[2] for row in rows], np.float64),
+        }
+        file = io.BytesIO()
+        np.savez_compressed(file, allow_pickle=False, **content)
+        path = epath.Path(path)
+        temporary = path.parent / f".{path.name}.tmp"
+        temporary.write_bytes(file.getvalue())
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: epath.PathLike) -> "EvidenceLexicon":
+        """Reads what `save` has written.
+
+        Raises:
+          UserError: it is not there, or not such a file.
+        """
+        path = epath.Path(path)
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                content = {key: file[key] for key in file.files}
+            ends = np.cumsum(content["sizes"])
+            words = content["words"].tolist()
+            bags = [
+                tuple(words[end - size : end])
+                for end, size in zip(ends.tolist(), content["sizes"].tolist(), strict=True)
+            ]
+            scores: dict[_Bag, dict[str, float]] = {bag: {} for bag in bags}
+            codes = content["codes"].tolist()
+            for (bag, code), score in zip(
+                content["entries"].tolist(), content["scores"].tolist(), strict=True
+            ):
+                scores[bags[bag]][codes[code]] = score
+            rarest = dict(zip(bags, content["rarest"].tolist(), strict=True))
+            options = json.loads(str(content["options"]))
+        except (OSError, EOFError, KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path}: not a lexicon ({type(error).__name__}); restore it, or train in a new "
+                "workdir"
+            ) from None
+        return cls(build(EvidenceLexiconOptions, options, str(path)), scores, rarest)
 
     def scores(self, text: str) -> dict[str, float]:
         """Scores the codes of a document.
@@ -130,13 +204,11 @@ class EvidenceLexicon:
 class _Index:
     """Bags by their rarest word, so that a document looks up few."""
 
-    def __init__(
-        self, bags: Iterable[_Bag], documents: collections.Counter[int], slack: int
-    ) -> None:
+    def __init__(self, rarest: Mapping[_Bag, int], slack: int) -> None:
         self._slack = slack
         self._by_rarest: dict[int, list[_Bag]] = collections.defaultdict(list)
-        for bag in bags:
-            self._by_rarest[min(bag, key=lambda word: (documents[word], word))].append(bag)
+        for bag, word in rarest.items():
+            self._by_rarest[word].append(bag)
 
     def find(self, found: stems.Words) -> list[_Bag]:
         """The bags of a document, each once."""

@@ -46,7 +46,7 @@ class Strings(NamedTuple):
                 yield from self._mentions(contact, options.context)
             if "silver" in options.sources:
                 text = serialise(contact, self.encoder.options).text
-                yield from minidocs.mentions(text, self.silver(contact, text))
+                yield from minidocs.mentions(text, self.silver(contact, text), options.context)
 
     def _mentions(self, contact: Contact, context: int) -> Iterator[Fragment]:
         """The annotated mentions of a contact."""

@@ -35,7 +35,9 @@ class MiniOptions:
       power: a fragment seen n times in training has weight n^power: 0 shows rare codes as
         often as frequent ones, 1 keeps the frequencies of the training split. A silver string seen
         often with a code is also less likely to be wrong.
-      context: words of real text left and right of a gold span; 0 for the bare string.
+      context: words of real text left and right of a span. The span is then a fragment twice,
+        bare and within them; 0 for the bare string alone. Within its text a string teaches what
+        is no evidence, too (measured in configs/codiesp.py).
       recase: probability that the first letter of a fragment changes its case.
       seed: of the joins.
     """
@@ -78,18 +80,17 @@ def mentions(text: str, spans: Iterable[Span], context: int = 0) -> list[Fragmen
     Args:
       text: the document.
       spans: codes with their characters in it.
-      context: words kept on either side; every span in reach is then kept with its code.
+      context: words kept on either side in a second fragment, with every span in reach; 0 for
+        none.
 
     Returns:
-      A fragment for each span that is not blank, in order of the text.
+      A fragment for each span that is not blank, in order of the text, then those with context.
     """
     spans = sorted(
         (span for span in spans if text[span[1] : span[2]].strip()), key=lambda span: span[1:]
     )
-    if not context:
-        return [mention(text[start:end], code) for code, start, end in spans]
-    fragments = []
-    for _, start, end in spans:
+    fragments = [mention(text[start:end], code) for code, start, end in spans]
+    for _, start, end in spans if context else ():
         left, right = _reach(text, start, -context), _reach(text, end, context)
         inside = [span for span in spans if span[1] < right and span[2] > left]
         # A span cut in half would be a false label: widen to hold it.

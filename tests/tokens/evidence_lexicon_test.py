@@ -1,5 +1,6 @@
 import pytest
 
+from jaxcoder.errors import UserError
 from jaxcoder.records.codes import read_descriptions
 from jaxcoder.records.sources import open_source
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
@@ -61,6 +62,24 @@ def test_the_same_documents_give_the_same_lexicon():
 def test_documents_codes_and_strings_must_match():
     with pytest.raises(ValueError):
         EvidenceLexicon.fit(TEXTS, CODES, STRINGS[1:], EvidenceLexiconOptions())
+
+
+def test_it_is_saved_and_loaded(tmp_path):
+    lexicon = fit(slack=3)
+    lexicon.save(tmp_path / "lexicon.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["lexicon.npz"]
+    again = EvidenceLexicon.load(tmp_path / "lexicon.npz")
+    assert again.options == lexicon.options
+    for text in (*TEXTS, "legs, some edema and fever"):
+        assert again.scores(text) == lexicon.scores(text)
+    assert b"edema" not in (tmp_path / "lexicon.npz").read_bytes()
+    whole = (tmp_path / "lexicon.npz").read_bytes()
+    for broken in (whole[:100], b"", b"text"):
+        (tmp_path / "lexicon.npz").write_bytes(broken)
+        with pytest.raises(UserError, match="lexicon.npz: not a lexicon"):
+            EvidenceLexicon.load(tmp_path / "lexicon.npz")
+    with pytest.raises(UserError, match="nowhere: not a lexicon"):
+        EvidenceLexicon.load(tmp_path / "nowhere")
 
 
 def test_silver_strings_of_codiesp_beat_the_ngrams(shared_data):

@@ -91,11 +91,13 @@ def test_where_strings_come_from(encoder):
         encoder,
     )
 
-    def found(*sources):
-        fragments = strings.fragments(MiniOptions(sources=sources))
+    def found(*sources, context=0):
+        fragments = strings.fragments(MiniOptions(sources=sources, context=context))
         return sorted((fragment.spans[0][0], fragment.text) for fragment in fragments)
 
     assert found("evidence") == [("C34", "Cancer lung"), ("J45", "Asthma")]
     assert found("silver") == [("J45", "asthma")]
+    assert ("J45", "lung. Asthma,") in found("evidence", context=1)
+    assert ("J45", "Asthma, asthma.") in found("silver", context=1)
     assert found("descriptions") == [("J45", "Asthma"), ("J45", "Asthma, all kinds")]
     assert found() == []

@@ -71,6 +71,8 @@ def test_context_keeps_whole_words_and_every_span_in_reach():
     text = "he had chest pain, then fever and a dry cough at night"
     spans = [("R50.9", 24, 29), ("R05", 36, 45), ("R07.4", 7, 17)]
     fragments = minidocs.mentions(text, spans, context=3)
+    assert fragments[:3] == minidocs.mentions(text, spans)
+    fragments = fragments[3:]
     assert len(fragments) == 3
     for fragment in fragments:
         assert text.count(fragment.text) == 1

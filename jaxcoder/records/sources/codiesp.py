@@ -49,6 +49,8 @@ class CodiEspOptions:
 class CodiEsp:
     """Splits `train`, `validation` (folder dev); `test` and `background` (no codes) if present."""
 
+    descriptions: Mapping[str, str] = {}
+
     def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
         self._folder = source_dir
         self._options = settings.build(CodiEspOptions, options, "codiesp")
