@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,15 @@ def test_predict_needs_no_labels(folder):
     assert len(first) >= 15 and first == sorted(first, reverse=True)
     # The same text in another row of the batch: the same codes.
     assert [c["code"] for c in rows[0]["codes"]] == [c["code"] for c in rows[2]["codes"]]
+
+
+def test_a_trained_run_can_be_fused_later(folder):
+    shutil.copytree(folder / "whole", folder / "fused")
+    _run(folder, "train", *_training(folder / "fused"), "--config.fusion.enabled=True")
+    assert (folder / "fused" / "lexicon.npz").exists()
+    out = _run(folder, "evaluate", "--workdir", "fused", "--split", "test")
+    assert "with lexicon" in out
+    _run(folder, "predict", "--workdir", "fused", "--text", "Admitted with chest pain.")
 
 
 def test_another_label_space_is_one_clear_line(folder):
