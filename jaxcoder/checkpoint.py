@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,6 +108,7 @@ class Checkpoints:
         Raises:
           UserError: this save or the one before it did not fit on the disk.
         """
+        self._check_space(items)
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         arguments["progress"] = ocp.args.JsonSave(dataclasses.asdict(progress))
         try:
@@ -205,17 +207,39 @@ class Checkpoints:
                     "workdir, or a new workdir"
                 )
 
+    def _check_space(self, items: Mapping[str, PyTree]) -> None:
+        """Refuses what would not fit: Orbax, when a disk runs full, leaves traces on every thread.
+
+        Raises:
+          UserError: the arrays of this process are larger than what the disk has free.
+        """
+        try:
+            free = shutil.disk_usage(self.folder).free
+        except OSError:  # a bucket
+            return
+        needed = sum(
+            shard.data.nbytes
+            for leaf in jax.tree.leaves(dict(items))
+            for shard in getattr(leaf, "addressable_shards", ())
+            if shard.replica_id == 0
+        )
+        if needed > free:
+            raise self._no_space(f" of {needed / 2**20:,.1f} MiB ({free / 2**20:,.1f} are free)")
+
+    def _no_space(self, sizes: str = "") -> UserError:
+        last = self._manager.latest_step()
+        kept = "from the start: no checkpoint is whole yet" if last is None else f"at step {last}"
+        return UserError(
+            f"{self.folder}: no space left for a checkpoint{sizes}; free some, "
+            f"then run the same command, which goes on {kept}"
+        )
+
     def _explained(self, error: Exception) -> Exception:
         text = str(error)
         full = getattr(error, "errno", None) == 28 or any(
             sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "ENOSPC")
         )
-        if full:
-            return UserError(
-                f"{self.folder}: no space left for a checkpoint; free some, run the same command: "
-                f"it resumes at the last whole checkpoint (step {self._manager.latest_step()})"
-            )
-        return error
+        return self._no_space() if full else error
 
 
 def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:

@@ -1,4 +1,5 @@
 import errno
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +108,17 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no space left for a checkpoint") as caught:
         checkpoints.save(Progress(10, "hash"), {"params": _params(1.0)})
     assert "\n" not in str(caught.value)
+
+
+def test_what_would_not_fit_is_not_begun(tmp_path, monkeypatch):
+    _saved(tmp_path / "c", [0.1])
+    checkpoints = Checkpoints(tmp_path / "c")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=7))
+    with pytest.raises(UserError, match=r"\(0.0 are free\); .* goes on at step 10"):
+        checkpoints.save(Progress(20, "hash"), {"params": _params(1.0)})
+    checkpoints.close()
+    assert [path.name for path in (tmp_path / "c").iterdir() if path.is_dir()] == ["10"]
 
 
 def test_a_folder_may_be_relative(tmp_path, monkeypatch):
