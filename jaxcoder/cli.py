@@ -40,7 +40,7 @@ commands, in the order of a first task:
 a first task, on synthetic contacts:
   jaxcoder train --config configs/demo.py --workdir runs/demo
   jaxcoder evaluate --workdir runs/demo --split test
-  jaxcoder predict --workdir runs/demo --text "Type 2 diabetes, on metformin."
+  jaxcoder predict --workdir runs/demo --text "Acute pyelonephritis. Background: hypertension."
 
 Each command also runs as python -m jaxcoder.COMMAND. Paths may be gs:// buckets."""
 
