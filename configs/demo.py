@@ -6,8 +6,6 @@ r"""The demo: the whole way on a synthetic cohort, in minutes on 2 CPU cores.
 On the test split, 518 contacts: micro-F1 .753 of a ceiling of .864, macro-F1 .668, recall@10 .941;
 274 s of training on one CPU core. Without medications and laboratory results, which is
 --config.tokens.serialise.sections="('notes',)", .736, .657 and .904.
-
-Also the place to start from with your own tables: see the README.
 """
 
 from ml_collections import ConfigDict

@@ -156,9 +156,14 @@ def main() -> None:
         log.close()
         best = checkpoints.step("best")
         seconds = time.monotonic() - started
+        early = (
+            f" ({options.train.patience} evaluations without improvement end a run)"
+            if progress.step < total_steps
+            else ""
+        )
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            f"{workdir.path}: {progress.step} of {total_steps} steps, best at step {best} "
+            f"{workdir.path}: {progress.step} of {total_steps} steps{early}, best at step {best} "
             f"({decisive} {progress.best_value:.4f} on validation); "
             f"{seconds:.0f} s, peak memory {peak:.1f} GiB"
         )

@@ -1,9 +1,42 @@
+import importlib.util
 import json
+import pathlib
 
 import pytest
 
 from jaxcoder import experiment
 from jaxcoder.errors import UserError
+
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+ARGUMENTS = {
+    "codiesp": [
+        (),
+        ("evidence=silver",),
+        ("language=en",),
+        ("codes=P",),
+        ("language=en,evidence=silver",),
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        (path.stem, arguments)
+        for path in sorted(CONFIGS.glob("*.py"))
+        for arguments in ARGUMENTS.get(path.stem, [()])
+    ],
+)
+def test_every_config_is_an_experiment(name, arguments):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    options = experiment.read(module.get_config(*arguments).to_dict())
+    assert f"configs/{name}.py" in module.__doc__
+    # The evidence that the loss looks at is the evidence that the records have.
+    assert options.tokens.silver.enabled == (options.loss.silver_weight > 0)
+    assert options.tokens.mini_tokens < options.batches.tokens
 
 
 @pytest.mark.parametrize(
