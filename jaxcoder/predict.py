@@ -248,7 +248,10 @@ def _predict_file(wanted: Any) -> None:
         lines = (line for line in lines if bar.update() or True)
         done, broken = predict_lines(lines, predictor, coder.label_space, sections, write, say)
     where = "standard output" if wanted.output == "-" else wanted.output
-    print(f"{done:,} contacts predicted to {where}; {broken:,} lines left out", file=sys.stderr)
+    print(
+        f"{done:,} contacts predicted to {where}; {broken:,} line{'s' * (broken != 1)} left out",
+        file=sys.stderr,
+    )
     if broken:
         sys.exit(1)
 

@@ -232,7 +232,7 @@ def test_padding_of_the_synthetic_cohort_is_at_most_a_tenth(tmp_path):
 
 
 def test_padding_of_codiesp_is_at_most_a_tenth(shared_data, tmp_path):
-    """As configs/codiesp.py trains: contacts alone need more than 8 lengths (11 % at best)."""
+    """Contacts alone need more than 8 lengths (11 % at best); mini-documents fill the rest."""
     source = records_builder.RecordsOptions(
         "codiesp", str(shared_data / "codiesp/final_dataset_v4_to_publish"), {"language": "es"}
     )

@@ -7,7 +7,6 @@ import pytest
 from jaxcoder import experiment
 from jaxcoder.errors import UserError
 
-
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 ARGUMENTS = {
     "codiesp": [

@@ -217,11 +217,17 @@ class _Build:
         return record
 
     def mini_records(self, report: SplitReport) -> Iterator[dict[str, Any]]:
-        """The records of the mini-documents."""
+        """The records of the mini-documents.
+
+        Their spans are gold where annotated strings are among the sources, and silver otherwise, so
+        that a loss on silver evidence alone sees them, and no annotated span of a contact.
+        """
+        annotated = "evidence" in self.options.mini.sources
+        provenance = evidence.GOLD if annotated else evidence.SILVER
         for number, (fragment, document) in enumerate(self.minis.documents()):
             known = sorted({self.space.index[code] for code, _, _ in fragment.spans})
             gold = labels.Gold(np.array(known, np.int32), np.zeros(len(known), np.uint8), ())
-            rows = self._rows(fragment.spans, evidence.GOLD, gold.labels, document, report)
+            rows = self._rows(fragment.spans, provenance, gold.labels, document, report)
             record = _record(f"{MINI}-{number:06d}", document, gold, rows)
             report.add(record, document.tokens_cut)
             yield record

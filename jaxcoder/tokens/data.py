@@ -34,7 +34,7 @@ class TokenRecords(store.RecordsBuilder):
     """TFDS builder of token records, one configuration for each source and choice of options."""
 
     name = "token_records"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
 
 def features() -> tfds.features.FeaturesDict:

@@ -99,6 +99,14 @@ def test_offsets_and_segments_lead_back_to_the_notes(built, splits):
             assert squeezed(mention) == words
 
 
+def test_mini_documents_of_silver_strings_have_silver_spans(splits, make_data, tmp_path):
+    contacts = make_data(tmp_path, splits)
+    options = dataclasses.replace(OPTIONS, mini=MiniOptions(per_contact=1.0, sources=("silver",)))
+    data = quiet(contacts, tmp_path, options)
+    rows = np.concatenate([record["evidence"] for record in data.split("mini")])
+    assert len(rows) and set(rows[:, 3]) == {SILVER}
+
+
 def test_silver_evidence_is_found_on_train_alone(built):
     provenances = {
         split: {row[3] for record in built.split(split) for row in record["evidence"].tolist()}

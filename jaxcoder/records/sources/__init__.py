@@ -69,7 +69,10 @@ def open_source(
         raise UserError(f"--source {name}: unknown source; expected one of {', '.join(NAMES)}")
     if name != "synthetic":
         if folder is None:
-            raise UserError(f"--source {name}: needs --source_dir, the folder with its files")
+            raise UserError(
+                f"--source {name}: needs --source_dir (in a config records.source_dir), the folder "
+                "with its files"
+            )
         if not folder.is_dir():
             raise UserError(f"--source_dir {folder}: no such folder")
     # Imported here, so that one source's dependencies are not another's.
