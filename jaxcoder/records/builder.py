@@ -74,7 +74,7 @@ class ContactRecords(store.RecordsBuilder):
     """TFDS builder of contact records, one configuration a source."""
 
     name = "contact_records"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
 
 class ContactData:

@@ -219,10 +219,13 @@ class _Build:
     def mini_records(self, report: SplitReport) -> Iterator[dict[str, Any]]:
         """The records of the mini-documents.
 
-        Their spans are gold where annotated strings are among the sources, and silver otherwise, so
-        that a loss on silver evidence alone sees them, and no annotated span of a contact.
+        Their spans are gold where annotated strings are among the sources and there are any, and
+        silver otherwise, so that a loss on silver evidence alone sees them, and no annotated span
+        of a contact.
         """
-        annotated = "evidence" in self.options.mini.sources
+        annotated = "evidence" in self.options.mini.sources and any(
+            contact.evidence for contact in _evenly(self.train, _MINI_CONTACTS)
+        )
         provenance = evidence.GOLD if annotated else evidence.SILVER
         for number, (fragment, document) in enumerate(self.minis.documents()):
             known = sorted({self.space.index[code] for code, _, _ in fragment.spans})

@@ -62,7 +62,7 @@ def test_contacts_come_back_bit_for_bit_and_in_order(tmp_path):
     contacts = [FULL, Contact("2", "p"), *some(300)]
     data = builder.build(Memory({"train": contacts, "test": some(3, 500)}), tmp_path)
     assert data.name == "memory"
-    assert data.path == tmp_path / "contact_records/memory/1.0.0"
+    assert data.path == tmp_path / "contact_records/memory/1.1.0"
     assert data.splits == ("train", "test")  # validation has no contacts
     assert list(data.split("train")) == contacts
     train = builder.open_contacts(tmp_path, "memory").split("train")
@@ -94,7 +94,7 @@ def test_what_is_there_is_reused_if_it_is_the_same(tmp_path):
     data = builder.build(Memory({"train": some(9)}), tmp_path, say=said.append)
     assert len(data.split("train")) == 4
     assert said == [f"Reusing contact records {data.path}"]
-    with pytest.raises(UserError, match=r"memory/1.0.0: .*options differ.*--rebuild"):
+    with pytest.raises(UserError, match=r"memory/1.1.0: .*options differ.*--rebuild"):
         builder.build(Memory({"train": some(9)}, version=2), tmp_path)
     assert len(builder.open_contacts(tmp_path, "memory").split("train")) == 4
     data = builder.build(Memory({"train": some(9)}, version=2), tmp_path, rebuild=True)
@@ -196,7 +196,7 @@ def test_kill_in_the_middle_then_build_again(tmp_path):
     assert any(path.name.startswith("incomplete.") for path in folder.iterdir())
     data = builder.build(Memory({"train": some(100)}), tmp_path)
     assert list(data.split("train")) == some(100)
-    assert [path.name for path in folder.iterdir()] == ["1.0.0"]  # and nothing is left behind
+    assert [path.name for path in folder.iterdir()] == ["1.1.0"]  # and nothing is left behind
 
 
 def test_no_tensorflow_and_no_jax(tmp_path):
@@ -236,5 +236,5 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise RuntimeError("write() failed: No space left on device; writing x-00000-of-00001")
 
     monkeypatch.setattr(builder.ContactRecords, "download_and_prepare", full)
-    with pytest.raises(UserError, match=r"memory/1.0.0: no space left on its device; make room"):
+    with pytest.raises(UserError, match=r"memory/1.1.0: no space left on its device; make room"):
         builder.build(Memory({"train": some(3)}), tmp_path)
