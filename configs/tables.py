@@ -5,9 +5,9 @@ r"""Your own five tables: the place to start from with a hospital's extract.
         --config.records.source_dir=extract
     jaxcoder evaluate --workdir runs/mine --split test
 
-The README says what stands in the tables. Time and score are those of your data. The model is the
-demo's, twice as wide, with documents four times as long; codes of fewer than two training contacts
-are left out, and count as misses. Evidence is silver: found by counting, from codes alone.
+The README says what stands in the tables. Time and score are those of your data. The model is
+larger than the demo's, and reads documents four times as long; codes of fewer than two training
+contacts are left out, and count as misses. Evidence is silver: found by counting, from codes alone.
 """
 
 from ml_collections import ConfigDict

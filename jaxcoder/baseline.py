@@ -71,8 +71,9 @@ def fit_evidence_lexicon(data: TokenData, options: Experiment) -> EvidenceLexico
     if not data.report["splits"]["train"]["evidence"].get(provenance, {}).get("kept"):
         raise UserError(
             f"{data.path}: the training split has no {provenance} evidence, which the evidence "
-            "lexicon is made of; set config.tokens.silver.enabled and config.loss.silver_weight"
-            + (", and config.loss.evidence_weight = 0" if gold else "")
+            "lexicon is made of; set config.fusion.enabled = False, or set "
+            "config.tokens.silver.enabled = True and config.loss.silver_weight above 0"
+            + (", with config.loss.evidence_weight = 0" if gold else "")
         )
 
     def texts(contacts: Iterator[Contact]) -> Iterator[str]:
@@ -116,7 +117,7 @@ def split_scores(
 
     Args:
       data: token records.
-      baseline: as from `fit_baseline`.
+      baseline: as from `fit_lexicon` or `fit_evidence_lexicon`.
       options: what of a contact it reads.
       split: of the batches.
     """

@@ -210,20 +210,29 @@ class _Steps(Sequence[Planned]):
         return self._plan.at(int(step))
 
 
+def check_rows(lengths: Sequence[int], options: BatchOptions, count: int, what: str) -> None:
+    """Checks that the rows of every batch can be split over `count` of `what`.
+
+    Raises:
+      UserError: they cannot.
+    """
+    for length in lengths:
+        if options.rows(length) % count:
+            key = "row_multiple" if options.tokens else "documents"
+            raise UserError(
+                f"config.batches.{key} = {getattr(options, key)}: gives {options.rows(length)} "
+                f"rows of {length} tokens, which {count} {what} do not divide; choose a "
+                f"multiple of {count}"
+            )
+
+
 def _share(
     lengths: Sequence[int], options: BatchOptions, index: int | None, count: int | None
 ) -> Callable[[np.ndarray], list[int]]:
     """Which rows of each batch a process makes."""
     index = jax.process_index() if index is None else index
     count = jax.process_count() if count is None else count
-    for length in lengths:
-        if options.rows(length) % count:
-            key = "row_multiple" if options.tokens else "documents"
-            raise UserError(
-                f"config.batches.{key} = {getattr(options, key)}: gives {options.rows(length)} "
-                f"rows of {length} tokens, which {count} processes do not divide; choose a "
-                f"multiple of {count}"
-            )
+    check_rows(lengths, options, count, "processes")
 
     def share(items: np.ndarray) -> list[int]:
         rows = len(items) // count

@@ -27,6 +27,7 @@ class Progress:
       best_step: step of `best_value`.
       evaluations_since_best: evaluations without improvement, for early stopping.
       threshold: probability threshold tuned at the last evaluation, in (0, 1).
+      metric: the metric that decides.
     """
 
     step: int
@@ -35,6 +36,7 @@ class Progress:
     best_step: int = 0
     evaluations_since_best: int = 0
     threshold: float = 0.5
+    metric: str = "micro_f1"
 
 
 class Checkpoints:
@@ -74,7 +76,11 @@ class Checkpoints:
             [
                 checkpoint_managers.LatestN(1),
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[metric],
+                    # Of equal ones the first, as `best_step` has it.
+                    get_metric_fn=lambda metrics: (
+                        metrics[metric],
+                        -metrics["step"] if larger_is_better else metrics["step"],
+                    ),
                     reverse=not larger_is_better,
                     n=1,
                     keep_checkpoints_without_metrics=False,
@@ -108,6 +114,7 @@ class Checkpoints:
         Raises:
           UserError: this save or the one before it did not fit on the disk.
         """
+        self.wait()  # what is still being written is not yet taken from the free space
         self._check_space(items)
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         arguments["progress"] = ocp.args.JsonSave(dataclasses.asdict(progress))
@@ -115,7 +122,7 @@ class Checkpoints:
             self._manager.save(
                 progress.step,
                 args=ocp.args.Composite(**arguments),
-                metrics=dict(metrics) if metrics else None,
+                metrics={**metrics, "step": progress.step} if metrics else None,
             )
         except Exception as error:
             raise self._explained(error) from error
@@ -174,10 +181,24 @@ class Checkpoints:
           The progress and the items.
 
         Raises:
-          UserError: the checkpoint belongs to another label space, or to a model of another shape.
+          UserError: the checkpoint belongs to another label space, or to a model of another shape,
+            or is damaged.
         """
-        progress = self.progress(step)
         where = self.folder / str(step)
+        try:
+            return self._restore(step, where, abstract, label_space)
+        except UserError:
+            raise
+        except Exception as error:  # whatever the storage says of a file that is cut or gone
+            raise UserError(
+                f"{where}: cannot be read ({type(error).__name__}): a file of this checkpoint is "
+                "cut or gone; restore it from a copy, or delete the folder to use another one"
+            ) from None
+
+    def _restore(
+        self, step: int, where: epath.Path, abstract: Mapping[str, PyTree], label_space: str
+    ) -> tuple[Progress, dict[str, PyTree]]:
+        progress = self.progress(step)
         if progress.label_space != label_space:
             raise UserError(
                 f"{where}: made for label space {progress.label_space}, but label_space.json "
@@ -199,6 +220,8 @@ class Checkpoints:
         saved = ocp.StandardCheckpointer().metadata(where / item).item_metadata
         have = {_path(key): tuple(leaf.shape) for key, leaf in _leaves(saved)}
         want = {_path(key): tuple(leaf.shape) for key, leaf in _leaves(tree)}
+        if not have:  # Orbax says no more than that to a list of arrays that is cut
+            raise ValueError(f"{where / item}: no arrays")
         for key in sorted(have.keys() | want.keys()):
             if have.get(key) != want.get(key):
                 raise UserError(
@@ -258,9 +281,14 @@ def _path(key: Any) -> str:
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
-    """Writes JSON whole or not at all: to a neighbour first, then renamed."""
+    """Writes JSON whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Writes a file whole or not at all: to a neighbour first, then renamed."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    temporary.write_bytes(content)
     temporary.replace(path)

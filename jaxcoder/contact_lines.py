@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -76,9 +77,10 @@ def parse(line: bytes | str, sections: Sequence[str] = SECTIONS) -> Contact:
         raise ValueError("contact_id is missing: expected text that names the contact")
     if value.get("text") is not None and value.get("notes") is not None:
         raise ValueError("has both text and notes: expected one of them")
-    sex = _text(value.get("sex"), "sex") or "U"
+    sex = _text(value.get("sex"), "sex").strip().upper() or "U"
     if sex not in ("F", "M", "U"):
         raise ValueError("sex is none of F, M, U")
+    age = _number(value.get("age"), "age")
     notes = _rows(Note, value, "notes")
     if value.get("text") is not None:
         notes = (Note(text=_text(value["text"], "text")),)
@@ -88,7 +90,7 @@ def parse(line: bytes | str, sections: Sequence[str] = SECTIONS) -> Contact:
         start=_text(value.get("start"), "start"),
         end=_text(value.get("end"), "end"),
         specialty=_text(value.get("specialty"), "specialty"),
-        age=_number(value.get("age"), "age"),
+        age=age if age is not None and 0 <= age <= 130 else None,
         sex=sex,
         notes=tuple(note for note in notes if note.text.strip()),
         medications=_rows(Medication, value, "medications"),
@@ -118,9 +120,13 @@ def _rows(row: type[Row], value: Mapping[str, Any], key: str) -> tuple[Row, ...]
         }
         if row is Note and "text" not in read_cell:
             raise ValueError(f"{where}.text is missing")
+        if read_cell.get("flag"):
+            flag = str(read_cell["flag"]).upper()
+            read_cell["flag"] = flag if flag in ("L", "H", "A") else ""
         if any(value for name, value in read_cell.items() if name != "time"):
             rows.append(row(**read_cell))  # type: ignore[arg-type]
-    return tuple(sorted(rows, key=lambda each: each.time))
+    # Rows without a time last, as in contact records.
+    return tuple(sorted(rows, key=lambda each: (not each.time, each.time)))
 
 
 def _text(value: Any, key: str) -> str:
@@ -141,7 +147,8 @@ def _number(value: Any, key: str) -> float | None:
     try:
         if isinstance(value, bool):
             raise TypeError
-        return float(value)
+        number = float(value)
+        return number if math.isfinite(number) else None  # NaN is how pandas writes an absent one
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{key} is not a number: expected a number or null") from None
 

@@ -165,9 +165,11 @@ def main() -> None:
         raise UserError("evaluate runs as one process; start it on one host of the pod")
     workdir = Workdir(wanted.workdir)
     data = workdir.open_tokens(wanted.data_dir)
-    if wanted.split not in data.splits:
-        known = ", ".join(split for split in SPLITS if split in data.splits)
-        raise UserError(f"--split {wanted.split}: not in {data.path}; expected one of {known}")
+    known = [split for split in SPLITS if split in data.splits]
+    if wanted.split not in known:
+        raise UserError(
+            f"--split {wanted.split}: not in {data.path}; expected one of {', '.join(known)}"
+        )
     coder = make_scorer(workdir, data, wanted.baseline, wanted.checkpoint)
     threshold, source = wanted.threshold, "given"
     if threshold is None:

@@ -62,6 +62,10 @@ class TrainOptions:
                 raise ValueError(
                     f"{name} = {value!r}: expected a duration such as '500 steps', '2 epochs'"
                 )
+            if value and float(_DURATION.match(value)[1]) <= 0:  # type: ignore[index]
+                raise ValueError(f"{name} = {value!r}: expected more than none")
+        if "%" in self.total:
+            raise ValueError(f"total = {self.total!r}: expected steps, epochs or examples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +111,10 @@ def load(path: epath.PathLike) -> Experiment:
             f"{path}: not found; --workdir must name a folder that `jaxcoder train` has written"
         )
     try:
-        return read(json.loads(path.read_text()))
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: not an experiment; restore it or train in a new workdir")
+        return read(content)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}: not JSON (line {error.lineno}); restore it or train in a new workdir"

@@ -208,11 +208,18 @@ def main() -> None:
     if (wanted.text is None) == (not wanted.input):
         raise UserError("expected either --text TEXT or --input FILE with --output FILE")
     if wanted.text is not None:
-        _predict_text(sys.stdin.read() if wanted.text == "-" else wanted.text, wanted)
+        _predict_text(_read_stdin() if wanted.text == "-" else wanted.text, wanted)
     elif not wanted.output:
         raise UserError("--output is missing: the JSONL file to write, or - for standard output")
     else:
         _predict_file(wanted)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--text -: not UTF-8 at byte {error.start + 1}; convert it") from None
 
 
 def _predict_text(text: str, wanted: Any) -> None:
@@ -228,8 +235,11 @@ def _predict_text(text: str, wanted: Any) -> None:
 
 def _predict_file(wanted: Any) -> None:
     source = epath.Path(wanted.input)
-    if wanted.input != "-" and not source.exists():
-        raise UserError(f"--input {source}: not found; expected a JSONL file, one contact a line")
+    if wanted.input != "-" and (not source.exists() or source.is_dir()):
+        found = "a folder" if source.is_dir() else "not found"
+        raise UserError(f"--input {source}: {found}; expected a JSONL file, one contact a line")
+    if wanted.output != "-" and epath.Path(wanted.output).is_dir():
+        raise UserError(f"--output {wanted.output}: a folder; expected a JSONL file to write")
     coder = trained.restore(Workdir(wanted.workdir), wanted.checkpoint)
     predictor = _predictor(coder, wanted)
     sections = coder.experiment.tokens.serialise.sections

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jaxcoder.errors import UserError
@@ -68,3 +68,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise UserError(f"{where} = {value!r}: expected {hint.__name__}")
     return value
+
+
+def changes(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """The leaves that differ between two trees of plain values: key, before, now."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted(before.keys() | now.keys()):
+            yield from changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif before != now:
+        yield key, before, now

@@ -58,6 +58,11 @@ def main() -> None:
 
     data = prepare(options)
     plan = batches.TrainingPlan(data, options.batches, options.seed)
+    if lead and (plan.slots.labels_dropped or plan.slots.evidence_dropped):
+        logging.info(
+            "config.batches.max_labels and max_evidence drop %d labels and %d evidence spans",
+            *(plan.slots.labels_dropped, plan.slots.evidence_dropped),
+        )
     facts = evaluate.read_facts(data.split("validation"))
 
     def in_steps(duration: str, total: int = 0) -> int:
@@ -66,13 +71,20 @@ def main() -> None:
         )
 
     total_steps = in_steps(options.train.total)
-    evaluate_every = in_steps(options.train.evaluate_every)
-    checkpoint_every = in_steps(options.train.checkpoint_every or options.train.evaluate_every)
-    log_every = in_steps(options.train.log_every)
+    evaluate_every = in_steps(options.train.evaluate_every, total_steps)
+    checkpoint_every = in_steps(
+        options.train.checkpoint_every or options.train.evaluate_every, total_steps
+    )
+    log_every = in_steps(options.train.log_every, total_steps)
 
     ########################## Model and optimiser #########################
 
-    mesh = sharding.make_mesh(**dataclasses.asdict(options.mesh))
+    try:
+        mesh = sharding.make_mesh(**dataclasses.asdict(options.mesh))
+    except ValueError as error:
+        raise UserError(f"config.mesh: {error}") from None
+    shards = sharding.shard_count(mesh, sharding.DEFAULT_RULES.batch)
+    batches.check_rows(plan.bucket_lengths, options.batches, shards, "devices")
     optim_options = dataclasses.replace(
         options.optim,
         total_steps=total_steps,
@@ -85,13 +97,12 @@ def main() -> None:
 
     ############################ Start, or go on ###########################
 
-    if lead:
-        workdir.create(config, data)
-        if options.fusion.enabled:
-            workdir.write_lexicon(fit_evidence_lexicon(data, options))
+    lexicon = fit_evidence_lexicon(data, options) if lead and options.fusion.enabled else None
+    for change in workdir.check(config, data) if lead else ():
+        logging.info("changed since this run was last started: %s", change)
     decisive, larger = options.train.metric, options.train.metric != "loss"
     checkpoints = Checkpoints(workdir.checkpoints, metric=decisive, larger_is_better=larger)
-    progress = Progress(step=0, label_space=data.label_space.hash)
+    progress = Progress(step=0, label_space=data.label_space.hash, metric=decisive)
     last = checkpoints.step("last")
     if last is None:
         state = jitted.init(options.seed)
@@ -100,6 +111,15 @@ def main() -> None:
         progress, items = checkpoints.restore(last, shapes, progress.label_space)
         state = TrainState(**{"params": items["coder"], **items["training"]})
         logging.info("going on from step %d of %d", last, total_steps)
+    if progress.metric != decisive:
+        raise UserError(
+            f"config.train.metric = {decisive!r}: this run's best checkpoint was chosen by "
+            f"{progress.metric!r}; set it back, or train in a new workdir"
+        )
+    if lead:  # after all that may refuse to go on
+        workdir.create(config, data)
+    if lexicon is not None:
+        workdir.write_lexicon(lexicon)
     log = TrainLog(workdir, progress.step) if lead else None
 
     ################################# Loop #################################

@@ -27,7 +27,7 @@ class TrainedCoder:
       tokenizer: the one that it was trained with.
       step: of the checkpoint.
       tuned: threshold and fusion for this checkpoint; None where they have yet to be tuned.
-      threshold: `tuned`'s, or that of training's last evaluation.
+      threshold: `tuned`'s, or the network's own at training's last evaluation.
       lexicon: to be fused with the network; None where the network stands alone.
       steps: jitted for the devices of this machine.
       params: for `steps.evaluate`.

@@ -2,18 +2,18 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
 from jaxcoder import experiment
-from jaxcoder.checkpoint import write_json
+from jaxcoder.checkpoint import write_bytes, write_json
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
 from jaxcoder.fusion import Weights
 from jaxcoder.records.codes import LabelSpace
-from jaxcoder.settings import build
+from jaxcoder.settings import build, changes
 from jaxcoder.tokens.builder import TokenData, open_tokens
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 
@@ -65,20 +65,43 @@ class Workdir:
         folder = self.path / "eval" / split
         return folder / f"baseline_{baseline}" if baseline else folder
 
+    def check(self, config: Mapping[str, Any], data: TokenData) -> list[str]:
+        """Checks that a run that has checkpoints can go on; writes nothing.
+
+        Args:
+          config: the experiment, as plain values.
+          data: its token records.
+
+        Returns:
+          What it does otherwise from here, such as `config.optim.eps: was 1e-8, now 1e-6`.
+
+        Raises:
+          UserError: its checkpoints were made with another label space, another tokenizer, or
+            another `model` or `tokens.serialise` in the config.
+        """
+        if not self.checkpoints.exists() or not any(self.checkpoints.iterdir()):
+            return []
+        config = json.loads(json.dumps(config))
+        self._check_same(config, data)
+        return [
+            f"{key}: was {old!r}, now {new!r}"
+            for key, old, new in changes(json.loads(self.config.read_text()), config, "config")
+        ]
+
     def create(self, config: Mapping[str, Any], data: TokenData) -> None:
-        """Writes what does not change during a run, or checks it where the run has checkpoints.
+        """Writes what does not change during a run.
 
         Args:
           config: the experiment, as plain values.
           data: its token records.
 
         Raises:
-          UserError: the run has checkpoints, and they were made with another label space, another
-            tokenizer or another `model` in the config.
+          UserError: as `check`.
         """
+        self.check(config, data)
         config = json.loads(json.dumps(config))
-        if self.checkpoints.exists() and any(self.checkpoints.iterdir()):
-            self._check_same(config, data)
+        if not self.checkpoints.exists() or not any(self.checkpoints.iterdir()):
+            self.threshold.unlink(missing_ok=True)  # of a run that stood here before
         self.path.mkdir(parents=True, exist_ok=True)
         self.tokenizer.mkdir(exist_ok=True)
         for file in epath.Path(data.tokenizer_dir).iterdir():
@@ -103,8 +126,16 @@ class Workdir:
                     f"{kept}: is not the tokenizer that the data now have; "
                     "restore the records that this run was trained on, or train in a new workdir"
                 )
-        before = json.loads(self.config.read_text()).get("model", {})
-        for key, old, new in _changes(before, config.get("model", {}), "model"):
+        before = json.loads(self.config.read_text())
+        different = [
+            *changes(before.get("model", {}), config.get("model", {}), "model"),
+            *changes(
+                before.get("tokens", {}).get("serialise", {}),
+                config.get("tokens", {}).get("serialise", {}),
+                "tokens.serialise",
+            ),
+        ]
+        for key, old, new in different:
             raise UserError(
                 f"config.{key} = {new!r}: this workdir was trained with {old!r}; "
                 "set it back, or train in a new workdir"
@@ -142,6 +173,10 @@ class Workdir:
             raise UserError(
                 f"{self.data}: not found; --workdir must name a folder of `jaxcoder train`"
             ) from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{self.data}: cannot be read; run the same `jaxcoder train` again to restore it"
+            ) from None
         if not path.exists():
             raise UserError(
                 f"{path}: no token records here; pass --data_dir with the folder that holds "
@@ -157,9 +192,12 @@ class Workdir:
         return data
 
     def write_lexicon(self, lexicon: EvidenceLexicon) -> None:
-        """Keeps the lexicon to be fused; what was tuned with another one is deleted."""
-        lexicon.save(self.lexicon)
+        """Keeps the lexicon to be fused; what was tuned with another one is deleted before."""
+        content = lexicon.to_bytes()
+        if self.lexicon.exists() and self.lexicon.read_bytes() == content:
+            return
         self.threshold.unlink(missing_ok=True)
+        write_bytes(self.lexicon, content)
 
     def write_tuned(self, tuned: Tuned, step: int, micro_f1: float) -> None:
         """Keeps what was tuned on validation for the checkpoint of a step."""
@@ -175,7 +213,7 @@ class Workdir:
             content = json.loads(self.threshold.read_text())
             if (content["step"], content["label_space"]) != (step, self.read_label_space().hash):
                 return None
-            tuned = {key: content[key] for key in ("threshold", "fusion")}
+            tuned = {"threshold": content["threshold"], "fusion": content.get("fusion")}
             return build(Tuned, tuned, str(self.threshold))
         except (ValueError, KeyError, TypeError):
             raise UserError(
@@ -188,12 +226,3 @@ def _below(path: epath.PathLike, root: epath.Path) -> str:
         return str(epath.Path(path).relative_to(root))
     except ValueError:  # elsewhere: the whole path, which a join keeps as it is
         return str(path)
-
-
-def _changes(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
-    """The leaves that differ between two trees of plain values: key, before, now."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in sorted(before.keys() | now.keys()):
-            yield from _changes(before.get(name), now.get(name), f"{key}.{name}")
-    elif before != now:
-        yield key, before, now

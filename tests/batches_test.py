@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxcoder.batches import BatchOptions, TrainingPlan, evaluation_batches
+from jaxcoder.batches import BatchOptions, TrainingPlan, check_rows, evaluation_batches
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder as records_builder
 from jaxcoder.tokens import builder
@@ -206,6 +206,7 @@ class Coded:
 
     def __init__(self, source):
         self.name, self.identity = source.name, source.identity
+        self.descriptions = source.descriptions
         self.contacts, self.dropped = source.contacts, source.dropped
 
 
@@ -244,3 +245,10 @@ def test_padding_of_codiesp_is_at_most_a_tenth(shared_data, tmp_path):
     assert len(plan.bucket_lengths) <= 8
     assert max(plan.padding_share(epoch) for epoch in range(2)) <= 0.10
     assert evaluation_padding(data, BatchOptions(tokens=4096)) <= 0.13
+
+
+def test_rows_that_devices_do_not_divide_are_named():
+    options = BatchOptions(tokens=8192)
+    check_rows([1024, 2048], options, 4, "devices")
+    with pytest.raises(UserError, match="row_multiple = 1: gives 7 rows of 1080 tokens, which 8"):
+        check_rows([1024, 1080], options, 8, "devices")

@@ -38,6 +38,7 @@ def _saved(folder, scores, metric="micro_f1", larger_is_better=True):
     [
         ([0.3, 0.5, 0.4, None], True, 20),
         ([3.0, 2.0, 2.5, 2.1], False, 20),
+        ([0.5, 0.5, 0.4], True, 10),  # of equal ones the first
         ([None, None], True, 20),
     ],
 )
@@ -107,6 +108,18 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints._manager, "save", full)
     with pytest.raises(UserError, match="no space left for a checkpoint") as caught:
         checkpoints.save(Progress(10, "hash"), {"params": _params(1.0)})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cut_checkpoint_is_one_clear_line(tmp_path):
+    _saved(tmp_path / "c", [0.1])
+    files = [path for path in (tmp_path / "c" / "10" / "params").rglob("d/*") if path.is_file()]
+    assert files
+    for path in files:
+        path.write_bytes(path.read_bytes()[:5])
+    abstract = {"params": _abstract(_params(0.0))}
+    with pytest.raises(UserError, match="c/10: cannot be read") as caught:
+        Checkpoints(tmp_path / "c", read_only=True).restore(10, abstract, "hash")
     assert "\n" not in str(caught.value)
 
 

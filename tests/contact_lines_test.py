@@ -32,6 +32,18 @@ def test_a_contact_in_full():
     assert (contact.age, contact.sex, contact.specialty, contact.codes) == (61.0, "F", "", ())
 
 
+def test_values_are_read_as_contact_records_have_them():
+    contact = contact_lines.parse(
+        """{"contact_id": "a", "age": NaN, "sex": "f", "notes": [
+        {"text": "untimed"}, {"text": "timed", "time": "2024-01-01"}],
+        "labs": [{"name": "x", "low": Infinity, "flag": "h"}, {"name": "y", "flag": "high"}]}"""
+    )
+    assert [note.text for note in contact.notes] == ["timed", "untimed"]
+    assert (contact.age, contact.sex, contact.labs[0].low) == (None, "F", None)
+    assert [lab.flag for lab in contact.labs] == ["H", ""]
+    assert contact_lines.parse('{"contact_id": "a", "age": 200, "text": "b"}').age is None
+
+
 def test_text_alone_is_one_note():
     contact = contact_lines.parse('{"contact_id": "a", "text": "Chest pain."}')
     assert [note.text for note in contact.notes] == ["Chest pain."]

@@ -21,7 +21,7 @@ from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.workdir import Workdir
 
 CONFIG = {
-    "tokens": {"tokenizer": {"vocab_size": 300}, "mini": {"per_contact": 0.0}},
+    "tokens": {"tokenizer": {"vocab_size": 300}, "mini": {"per_contact": 0.1}},
     "batches": {"documents": 8},
     "model": {
         "encoder": {"width": 16, "layers": 1, "heads": 2, "feedforward": 32, "window": 32},

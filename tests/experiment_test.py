@@ -61,6 +61,8 @@ def test_durations_become_steps(duration, expected):
             {"train": {"total": "ten epochs"}},
             r"config\.train: total = 'ten epochs': expected a duration",
         ),
+        ({"train": {"total": "5 %"}}, r"total = '5 %': expected steps, epochs or examples"),
+        ({"train": {"evaluate_every": "0 steps"}}, r"evaluate_every = '0 steps': expected more"),
         ({"train": {"patience": "3"}}, r"config\.train\.patience = '3': expected int"),
         ({"train": 3}, r"config\.train = 3: expected a group of keys"),
     ],

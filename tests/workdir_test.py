@@ -7,6 +7,7 @@ import pytest
 from jaxcoder.errors import UserError
 from jaxcoder.fusion import Weights
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
 from jaxcoder.workdir import Tuned, Workdir
 
 CONFIG = {"data_dir": "data", "model": {"encoder": {"width": 16, "layers": 2}}, "seed": 0}
@@ -55,7 +56,10 @@ def test_without_checkpoints_everything_may_change(workdir, data):
 
 def test_with_checkpoints_what_they_depend_on_may_not(workdir, data):
     trained(workdir)
+    assert workdir.check(CONFIG | {"seed": 1}, data) == ["config.seed: was 0, now 1"]
     workdir.create(CONFIG | {"seed": 1}, data)
+    with pytest.raises(UserError, match=r"config.tokens.serialise.max_tokens = 64"):
+        workdir.create(CONFIG | {"tokens": {"serialise": {"max_tokens": 64}}}, data)
     other = {"encoder": {"width": 16, "layers": 3}}
     with pytest.raises(UserError, match=r"config\.model\.encoder\.layers = 3: .* trained with 2"):
         workdir.create(CONFIG | {"model": other}, data)
@@ -85,7 +89,34 @@ def test_a_threshold_is_for_one_checkpoint_and_one_label_space(workdir):
     assert workdir.read_tuned(6) is None
     LabelSpace(("C00",)).save(workdir.label_space)
     assert workdir.read_tuned(5) is None
-    for broken in ("{", "{}"):
+    broken_files = (
+        "{",
+        "{}",
+        '{"step": 5, "label_space": "' + workdir.read_label_space().hash + '"}',
+    )
+    for broken in broken_files:
         workdir.threshold.write_text(broken)
         with pytest.raises(UserError, match="not a threshold; delete it"):
             workdir.read_tuned(5)
+
+
+def test_another_lexicon_forgets_what_was_tuned_with_the_one_before(workdir):
+    one, other = (
+        EvidenceLexicon.fit(
+            ["fever"], [["R50.9"]], [[("fever", code)]], EvidenceLexiconOptions(max_share=1.0)
+        )
+        for code in ("R50.9", "R50.8")
+    )
+    workdir.write_lexicon(one)
+    workdir.write_tuned(Tuned(0.25), 5, 0.7)
+    workdir.write_lexicon(one)  # as when training is started again
+    assert workdir.read_tuned(5) == Tuned(0.25)
+    workdir.write_lexicon(other)
+    assert workdir.read_tuned(5) is None
+    assert EvidenceLexicon.load(workdir.lexicon).scores("fever") == other.scores("fever")
+
+
+def test_a_run_begun_anew_forgets_the_threshold_of_the_one_before(workdir, data):
+    workdir.write_tuned(Tuned(0.25), 5, 0.7)
+    workdir.create(CONFIG, data)
+    assert workdir.read_tuned(5) is None

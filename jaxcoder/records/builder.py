@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import schema, store
 from jaxcoder.records.report import SplitReport
@@ -181,14 +182,13 @@ def build(
     if (path / REPORT).exists() and not rebuild:
         data = ContactData(path)
         if data.identity != identity:
-            other = sorted(
-                key
-                for key in {*identity, *data.identity}
-                if identity.get(key) != data.identity.get(key)
+            other = ", ".join(
+                f"{key}: {there!r} there, {here!r} here"
+                for key, there, here in settings.changes(data.identity, identity, "")
             )
             raise UserError(
-                f"{path}: holds contact records of another content ({', '.join(other)} differ); "
-                "build with --rebuild to replace them, or into another --data_dir"
+                f"{path}: holds contact records of another content ({other}); replace them with "
+                "`jaxcoder records ... --rebuild`, or choose another data_dir"
             )
         say(f"Reusing contact records {path}")
         return data

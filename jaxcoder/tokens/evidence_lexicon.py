@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -127,8 +128,8 @@ class EvidenceLexicon:
         }
         return cls(options, scores, rarest)
 
-    def save(self, path: epath.PathLike) -> None:
-        """Writes a file that `load` reads, whole or not at all: hashes of stems, no text."""
+    def to_bytes(self) -> bytes:
+        """The content of a file that `load` reads: hashes of stems, no text."""
         codes = sorted({code for meanings in self._scores.values() for code in meanings})
         number = {code: place for place, code in enumerate(codes)}
         rows = [
@@ -148,14 +149,11 @@ class EvidenceLexicon:
         }
         file = io.BytesIO()
         np.savez_compressed(file, allow_pickle=False, **content)
-        path = epath.Path(path)
-        temporary = path.parent / f".{path.name}.tmp"
-        temporary.write_bytes(file.getvalue())
-        temporary.replace(path)
+        return file.getvalue()
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "EvidenceLexicon":
-        """Reads what `save` has written.
+        """Reads a file of what `to_bytes` gives.
 
         Raises:
           UserError: it is not there, or not such a file.
@@ -178,7 +176,10 @@ class EvidenceLexicon:
                 scores[bags[bag]][codes[code]] = score
             rarest = dict(zip(bags, content["rarest"].tolist(), strict=True))
             options = json.loads(str(content["options"]))
-        except (OSError, EOFError, KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
+        except (
+            *(OSError, EOFError, KeyError, IndexError, ValueError),
+            *(zipfile.BadZipFile, zlib.error),
+        ) as error:
             raise UserError(
                 f"{path}: not a lexicon ({type(error).__name__}); restore it, or train in a new "
                 "workdir"
@@ -228,9 +229,13 @@ class _Index:
         self, bag: _Bag, at: int, places: dict[int, list[int]], sentences: list[int]
     ) -> bool:
         """Whether the bag's words, where nearest to a place, stand close together."""
-        nearest = [min(places[word], key=lambda place: abs(place - at)) for word in bag]
-        close = max(nearest) - min(nearest) < len(bag) + self._slack
-        return close and all(sentences[place] == sentences[at] for place in nearest)
+        here = [
+            [place for place in places[word] if sentences[place] == sentences[at]] for word in bag
+        ]
+        if not all(here):
+            return False
+        nearest = [min(each, key=lambda place: abs(place - at)) for each in here]
+        return max(nearest) - min(nearest) < len(bag) + self._slack
 
 
 def _bag(string: str, stem: int, common: set[int]) -> _Bag:

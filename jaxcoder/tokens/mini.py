@@ -158,7 +158,7 @@ def _fitted(fragment: Fragment, document: Document, room: int) -> Fragment:
         ]
         text += fragment.text[first:after]
         room -= size
-    # What is left of the last separator says nothing.
+    # What follows the last span, be it a separator, is left out.
     return Fragment(text[: max(end for _, _, end in spans)], tuple(spans))
 
 

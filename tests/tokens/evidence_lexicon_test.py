@@ -44,6 +44,7 @@ def test_words_stand_close_together_in_one_sentence():
     assert "R60.0" in lexicon.scores("legs had an edema")
     assert "R60.0" not in lexicon.scores("legs as well as hands had an edema")
     assert "R60.0" not in lexicon.scores("no legs. edema")
+    assert "R60.0" in lexicon.scores("normal legs. edema of both legs")
 
 
 def test_words_of_most_documents_are_left_out_of_strings():
@@ -66,15 +67,16 @@ def test_documents_codes_and_strings_must_match():
 
 def test_it_is_saved_and_loaded(tmp_path):
     lexicon = fit(slack=3)
-    lexicon.save(tmp_path / "lexicon.npz")
-    assert [path.name for path in tmp_path.iterdir()] == ["lexicon.npz"]
+    (tmp_path / "lexicon.npz").write_bytes(lexicon.to_bytes())
+    assert lexicon.to_bytes() == fit(slack=3).to_bytes()
     again = EvidenceLexicon.load(tmp_path / "lexicon.npz")
     assert again.options == lexicon.options
     for text in (*TEXTS, "legs, some edema and fever"):
         assert again.scores(text) == lexicon.scores(text)
     assert b"edema" not in (tmp_path / "lexicon.npz").read_bytes()
     whole = (tmp_path / "lexicon.npz").read_bytes()
-    for broken in (whole[:100], b"", b"text"):
+    damaged = whole[: len(whole) // 3] + b"????" + whole[len(whole) // 3 + 4 :]
+    for broken in (whole[:100], b"", b"text", damaged):
         (tmp_path / "lexicon.npz").write_bytes(broken)
         with pytest.raises(UserError, match="lexicon.npz: not a lexicon"):
             EvidenceLexicon.load(tmp_path / "lexicon.npz")
