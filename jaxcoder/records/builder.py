@@ -177,19 +177,10 @@ def build(
       UserError: a mistake in the source's files, or a data set of that name with another content.
     """
     builder = ContactRecords(data_dir, source.name, features())
-    identity = {**json.loads(json.dumps(dict(source.identity))), "version": str(builder.VERSION)}
     path = builder.data_path
     if (path / REPORT).exists() and not rebuild:
         data = ContactData(path)
-        if data.identity != identity:
-            other = ", ".join(
-                f"{key}: {there!r} there, {here!r} here"
-                for key, there, here in settings.changes(data.identity, identity, "")
-            )
-            raise UserError(
-                f"{path}: holds contact records of another content ({other}); replace them with "
-                "`jaxcoder records ... --rebuild`, or choose another data_dir"
-            )
+        check_same(source, data)
         say(f"Reusing contact records {path}")
         return data
     reports = {split: SplitReport() for split in splits(source)}
@@ -198,12 +189,34 @@ def build(
         return map(encode, reports[split].watch(source.contacts(split)))
 
     def report() -> dict[str, Any]:
-        content = {"name": source.name, "identity": identity, **summarise(source, reports)}
+        content = {"name": source.name, "identity": _identity(source), **summarise(source, reports)}
         return content | {"descriptions": dict(source.descriptions)}
 
     streams = {split: functools.partial(rows, split) for split in reports}
     builder.write(streams, report, REPORT)
     return ContactData(path)
+
+
+def check_same(source: Source, data: ContactData) -> None:
+    """Checks that contact records are what a source would give now.
+
+    Raises:
+      UserError: they are not, with what differs.
+    """
+    other = ", ".join(
+        f"{key}: {there!r} there, {here!r} here"
+        for key, there, here in settings.changes(data.identity, _identity(source), "")
+    )
+    if other:
+        raise UserError(
+            f"{data.path}: holds contact records of another content ({other}); replace them with "
+            "`jaxcoder records ... --rebuild`, or choose another data_dir"
+        )
+
+
+def _identity(source: Source) -> dict[str, Any]:
+    identity = json.loads(json.dumps(dict(source.identity)))
+    return {**identity, "version": str(ContactRecords.VERSION)}
 
 
 def splits(source: Source) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.builder import ContactData, RecordsOptions, open_contacts
+from jaxcoder.records.builder import ContactData, RecordsOptions, check_same, open_contacts
 from jaxcoder.records.codes import read_descriptions
 from jaxcoder.records.schema import Contact
 from jaxcoder.tokens import evidence, identity, labels
@@ -121,7 +121,9 @@ def open_built(
     Raises:
       UserError: they have not been built, with the command that does it.
     """
-    contacts = open_contacts(data_dir, records.open().name)
+    source = records.open()
+    contacts = open_contacts(data_dir, source.name)
+    check_same(source, contacts)
     name = identity.name(contacts, identity.of(contacts, tokens))
     path = epath.Path(data_dir) / TokenRecords.name / name / str(TokenRecords.VERSION)
     if not (path / REPORT).exists():

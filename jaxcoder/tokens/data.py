@@ -120,9 +120,15 @@ class TokenData:
         """The contact records that they were made from, in the same order.
 
         Raises:
-          UserError: they are gone, or not whole.
+          UserError: they are gone, not whole, or others have been built in their place.
         """
-        return open_contacts(self.contacts_path)
+        contacts = open_contacts(self.contacts_path)
+        if contacts.identity != self.report["identity"]["contacts"]:
+            raise UserError(
+                f"{self.contacts_path}: holds other contacts than those that {self.path} was made "
+                f"from; {_REMEDY}"
+            )
+        return contacts
 
     def split(self, name: str) -> Sequence[Record]:
         """Random access to the records of a split, in the order of the contacts.

@@ -78,6 +78,7 @@ class Tokenizer:
         """Joins the parts; use `train_tokenizer` or `load_tokenizer`."""
         backend.no_truncation()  # contacts are cut by section, and padded in batches
         backend.no_padding()
+        backend.encode_special_tokens = True  # `</s>` in a note is text, and ends nothing
         self._backend, self._config = backend, config
         self.pad_id, self.start_id, self.end_id = pad_id, start_id, end_id
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1

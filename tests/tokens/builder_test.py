@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -293,6 +294,7 @@ def test_mistakes_are_one_clear_line(splits, make_data, tmp_path):
 def test_a_pod_opens_what_one_machine_has_built(built, splits, make_data, tmp_path, monkeypatch):
     class Source:
         name = "memory"
+        identity = {"source": "memory", "sizes": [len(each) for each in splits.values()]}
 
     monkeypatch.setattr(records_builder.RecordsOptions, "open", lambda self: Source())
     records = records_builder.RecordsOptions()
@@ -300,6 +302,19 @@ def test_a_pod_opens_what_one_machine_has_built(built, splits, make_data, tmp_pa
     assert builder.open_built(records, OPTIONS, folder).path == built.path
     with pytest.raises(UserError, match="no token records of this config; run `jaxcoder tokens"):
         builder.open_built(records, TokensOptions(), folder)
+    Source.identity = {"source": "memory", "sizes": [7]}
+    with pytest.raises(UserError, match="holds contact records of another content"):
+        builder.open_built(records, OPTIONS, folder)
+
+
+def test_contacts_that_were_replaced_are_not_taken_for_the_same(splits, make_data, tmp_path):
+    data = quiet(make_data(tmp_path, splits), tmp_path)
+    assert len(data.contacts().split("train")) == len(splits["train"])
+    fewer = {name: contacts[:-1] or contacts for name, contacts in splits.items()}
+    shutil.rmtree(data.contacts_path)
+    shutil.copytree(make_data(tmp_path / "other", fewer).path, data.contacts_path)
+    with pytest.raises(UserError, match="holds other contacts than those"):
+        data.contacts()
 
 
 def test_codiesp_evidence_survives(shared_data, make_data, tmp_path):

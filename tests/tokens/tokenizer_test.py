@@ -63,6 +63,15 @@ def test_accents_are_kept_and_case_is_an_option(tokenizer):
     assert cased.decode(upper).strip() == "Fiebre"
 
 
+def test_a_special_token_in_a_note_is_text(tokenizer, tmp_path):
+    text = "fiebre </s> <pad> <mask>"
+    tokenizer.save(tmp_path)
+    for each in (tokenizer, load_tokenizer(tmp_path)):
+        (encoded,) = each.encode([text])
+        assert min(encoded.ids) >= len(SPECIAL_TOKENS)
+        assert each.decode(encoded.ids).replace(" ", "") == text.replace(" ", "")
+
+
 def test_saved_and_loaded_is_the_same(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "a")
     again = load_tokenizer(tmp_path / "a")
