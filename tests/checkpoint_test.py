@@ -113,10 +113,9 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
 
 def test_a_cut_checkpoint_is_one_clear_line(tmp_path):
     _saved(tmp_path / "c", [0.1])
-    files = [path for path in (tmp_path / "c" / "10" / "params").rglob("d/*") if path.is_file()]
-    assert files
-    for path in files:
-        path.write_bytes(path.read_bytes()[:5])
+    # Not its arrays: TensorStore's threads would complain of them in the middle of another test.
+    path = tmp_path / "c" / "10" / "params" / "_METADATA"
+    path.write_bytes(path.read_bytes()[:5])
     abstract = {"params": _abstract(_params(0.0))}
     with pytest.raises(UserError, match="c/10: cannot be read") as caught:
         Checkpoints(tmp_path / "c", read_only=True).restore(10, abstract, "hash")
