@@ -54,8 +54,8 @@ class EvidenceLexicon:
     The score of bag and code is (coded + evidence) / 2 / (found + smoothing), in documents: found
     has the bag, coded the code as well, evidence the bag as evidence of the code. On CodiEsp
     validation, micro-F1 / recall@10 / MAP: .672 / .550 / .587 from the annotated strings (Spanish);
-    from silver evidence, of document labels and official descriptions, .623 / .507 / .523 (Spanish) and
-    .568 / .462 / .468 (English).
+    from silver evidence, of document labels and official descriptions, .623 / .507 / .523 (Spanish)
+    and .568 / .462 / .468 (English).
     """
 
     def __init__(
