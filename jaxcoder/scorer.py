@@ -18,10 +18,11 @@ from jaxcoder.baseline import (
     fit_lexicon,
     split_scores,
 )
-from jaxcoder.fusion import FusionOptions, Sample, Weights, fuse
+from jaxcoder.fusion import Sample, Weights, fuse
 from jaxcoder.steps import Steps
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
+from jaxcoder.tokens.lexicon import evenly
 from jaxcoder.trained import TrainedCoder
 from jaxcoder.workdir import Workdir
 
@@ -173,22 +174,20 @@ def fit_fusion(coder: TrainedCoder, data: TokenData, scores: LexiconScores) -> W
       scores: the lexicon's, of the batches of the validation split.
     """
     options = coder.experiment.fusion
-    sample, wanted = Sample(options), set(_evenly(len(data.sizes("validation")), options))
+    sample, wanted = (
+        Sample(options),
+        set(evenly(range(len(data.sizes("validation"))), options.max_contacts)),
+    )
     batches = token_batches.evaluation_batches(data, "validation", coder.experiment.batches)
     for batch in batches:
         chosen = np.array([int(number) in wanted for number in batch["index"]])
         if chosen.any():
             logits_BxL = jax.device_get(_network(coder.steps, coder.params, batch)["logits"])
-            sample.add(logits_BxL[chosen], scores(batch)[chosen], batch["labels"][chosen])
+            asked = {**batch, "index": np.where(chosen, batch["index"], -1)}
+            sample.add(logits_BxL[chosen], scores(asked)[chosen], batch["labels"][chosen])
     return sample.fit()
 
 
 def _network(steps: Steps, params: Any, batch: HostBatch) -> dict[str, jax.Array]:
     wanted = {key: batch[key] for key in ("tokens", "length", "labels", "_mask")}
     return steps.evaluate(params, sharding.put_batch(wanted, steps.batch_sharding))
-
-
-def _evenly(count: int, options: FusionOptions) -> list[int]:
-    """Numbers of at most `max_contacts` of so many contacts, evenly spaced."""
-    most = min(count, options.max_contacts)
-    return [number * count // most for number in range(most)]

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from jaxcoder import batches, entry, evaluate, experiment, sharding, steps
 from jaxcoder.baseline import fit_evidence_lexicon
+from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
@@ -84,7 +85,8 @@ def main() -> None:
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None
     shards = sharding.shard_count(mesh, sharding.DEFAULT_RULES.batch)
-    batches.check_rows(plan.bucket_lengths, options.batches, shards, "devices")
+    _, judged = plan_evaluation(data.lengths("validation"), options.batches)
+    batches.check_rows([*plan.bucket_lengths, *judged], options.batches, shards, "devices")
     optim_options = dataclasses.replace(
         options.optim,
         total_steps=total_steps,
@@ -117,9 +119,9 @@ def main() -> None:
             f"{progress.metric!r}; set it back, or train in a new workdir"
         )
     if lead:  # after all that may refuse to go on
+        if lexicon is not None:
+            workdir.write_lexicon(lexicon)
         workdir.create(config, data)
-    if lexicon is not None:
-        workdir.write_lexicon(lexicon)
     log = TrainLog(workdir, progress.step) if lead else None
 
     ################################# Loop #################################

@@ -85,7 +85,7 @@ class Workdir:
         self._check_same(config, data)
         return [
             f"{key}: was {old!r}, now {new!r}"
-            for key, old, new in changes(json.loads(self.config.read_text()), config, "config")
+            for key, old, new in changes(self._read_config(), config, "config")
         ]
 
     def create(self, config: Mapping[str, Any], data: TokenData) -> None:
@@ -100,16 +100,23 @@ class Workdir:
         """
         self.check(config, data)
         config = json.loads(json.dumps(config))
-        if not self.checkpoints.exists() or not any(self.checkpoints.iterdir()):
-            self.threshold.unlink(missing_ok=True)  # of a run that stood here before
+        tokens = _below(data.path, epath.Path(config.get("data_dir", Experiment.data_dir)))
+        if not self._tuned_for(config, tokens):
+            self.threshold.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         self.tokenizer.mkdir(exist_ok=True)
         for file in epath.Path(data.tokenizer_dir).iterdir():
             file.copy(self.tokenizer / file.name, overwrite=True)
         data.label_space.save(self.label_space)
-        root = epath.Path(config.get("data_dir", Experiment.data_dir))
-        write_json(self.data, {"tokens": _below(data.path, root)})
+        write_json(self.data, {"tokens": tokens})
         write_json(self.config, config)
+
+    def _tuned_for(self, config: Mapping[str, Any], tokens: str) -> bool:
+        """Whether what was tuned here was tuned with these checkpoints, records and options."""
+        if not self.checkpoints.exists() or not any(self.checkpoints.iterdir()):
+            return False
+        before = self._read_config().get("fusion", {})
+        return before == config.get("fusion", {}) and self._read_tokens() == tokens
 
     def _check_same(self, config: Mapping[str, Any], data: TokenData) -> None:
         mine = self.read_label_space()
@@ -126,7 +133,7 @@ class Workdir:
                     f"{kept}: is not the tokenizer that the data now have; "
                     "restore the records that this run was trained on, or train in a new workdir"
                 )
-        before = json.loads(self.config.read_text())
+        before = self._read_config()
         different = [
             *changes(before.get("model", {}), config.get("model", {}), "model"),
             *changes(
@@ -140,6 +147,11 @@ class Workdir:
                 f"config.{key} = {new!r}: this workdir was trained with {old!r}; "
                 "set it back, or train in a new workdir"
             )
+
+    def _read_config(self) -> dict[str, Any]:
+        self.read_experiment()  # which says what is wrong with the file
+        content: dict[str, Any] = json.loads(self.config.read_text())
+        return content
 
     def read_experiment(self) -> Experiment:
         """Reads `config.json`.
@@ -167,16 +179,7 @@ class Workdir:
           UserError: they are not there, or their label space is not the workdir's.
         """
         root = epath.Path(data_dir or self.read_experiment().data_dir)
-        try:
-            path = root / json.loads(self.data.read_text())["tokens"]
-        except FileNotFoundError:
-            raise UserError(
-                f"{self.data}: not found; --workdir must name a folder of `jaxcoder train`"
-            ) from None
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{self.data}: cannot be read; run the same `jaxcoder train` again to restore it"
-            ) from None
+        path = root / self._read_tokens()
         if not path.exists():
             raise UserError(
                 f"{path}: no token records here; pass --data_dir with the folder that holds "
@@ -190,6 +193,18 @@ class Workdir:
                 "restore the label space that this workdir was trained with"
             )
         return data
+
+    def _read_tokens(self) -> str:
+        try:
+            return str(json.loads(self.data.read_text())["tokens"])
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.data}: not found; --workdir must name a folder of `jaxcoder train`"
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{self.data}: cannot be read; run the same `jaxcoder train` again to restore it"
+            ) from None
 
     def write_lexicon(self, lexicon: EvidenceLexicon) -> None:
         """Keeps the lexicon to be fused; what was tuned with another one is deleted before."""

@@ -1,6 +1,7 @@
 """Evaluation of a tiny random coder and of the lexicon, from records to files."""
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -10,14 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score
 
-from jaxcoder import cli, evaluate, experiment, sharding, steps
+from jaxcoder import cli, evaluate, experiment, sharding, steps, trained
 from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.checkpoint import Checkpoints, Progress, write_json
+from jaxcoder.fusion import Sample
 from jaxcoder.metrics.summary import KEYS
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.schema import Code, Contact, Note
-from jaxcoder.scorer import model_score
+from jaxcoder.scorer import fit_fusion, model_score
 from jaxcoder.tokens import builder as tokens_builder
+from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
+from jaxcoder.tokens.serialise import serialise
 from jaxcoder.workdir import Workdir
 
 CONFIG = {
@@ -171,16 +175,45 @@ def test_a_fused_coder_and_its_network_alone(workdir, tmp_path):
     assert json.loads(fused.threshold.read_text()) == kept  # the network's is not kept
     alone, _, _, random_rows = read_evaluation(fused.evaluation("test", "network"))
     assert alone["micro_f1"] < 0.7
-    # What the lexicon does not find is the network's logit on the other line.
-    slope, shift = kept["fusion"]["other"]
-    for row, random_row in zip(rows, random_rows, strict=True):
-        network = dict(zip(random_row["codes"], random_row["probabilities"], strict=True))
-        expected = {
-            code: 1 / (1 + (1 / p - 1) ** slope * np.exp(-shift)) for code, p in network.items()
+    lexicon, options = EvidenceLexicon.load(fused.lexicon), fused.read_experiment()
+    texts = {
+        contact.contact_id: serialise(contact, options.tokens.serialise).text
+        for contact in Wards().contacts("test")
+    }
+    found, other = kept["fusion"]["found"], kept["fusion"]["other"]
+    network = {row["contact_id"]: row for row in random_rows}
+    seen = set()
+    for row in rows:
+        score = lexicon.scores(texts[row["contact_id"]])
+        alone = network[row["contact_id"]]
+        logits = {
+            code: np.log(p / (1 - p))
+            for code, p in zip(alone["codes"], alone["probabilities"], strict=True)
         }
-        own = dict(zip(row["codes"], row["probabilities"], strict=True))
-        agree = [np.isclose(own[code], expected[code], rtol=1e-3) for code in own]
-        assert np.mean(agree) > 0.3
+        for code, p in zip(row["codes"], row["probabilities"], strict=True):
+            z, s = logits[code], score.get(code, 0.0)
+            expected = other[0] * z + other[1]
+            if s:
+                expected = found[0] * z + found[1] * np.log(s) + found[2] * s + found[3]
+            assert p == pytest.approx(1 / (1 + np.exp(-expected)), rel=1e-3)
+            seen.add(bool(s))
+    assert seen == {True, False}
+
+
+def test_fusion_is_fitted_on_as_many_contacts_as_asked(workdir, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Sample, "add", lambda self, *arrays: asked.extend(arrays[0]))
+    coder = trained.restore(workdir)
+    for most, expected in ((5, 5), (1000, SIZES["validation"])):
+        fusion = dataclasses.replace(coder.experiment.fusion, max_contacts=most)
+        options = dataclasses.replace(coder.experiment, fusion=fusion)
+        asked.clear()
+        fit_fusion(
+            dataclasses.replace(coder, experiment=options),
+            workdir.open_tokens(),
+            lambda batch: np.zeros((len(batch["index"]), len(coder.label_space)), np.float32),
+        )
+        assert len(asked) == expected
 
 
 def test_the_threshold_is_tuned_on_validation_and_applied_unchanged(workdir):

@@ -120,3 +120,24 @@ def test_a_run_begun_anew_forgets_the_threshold_of_the_one_before(workdir, data)
     workdir.write_tuned(Tuned(0.25), 5, 0.7)
     workdir.create(CONFIG, data)
     assert workdir.read_tuned(5) is None
+
+
+@pytest.mark.parametrize("what", ["fusion", "records"])
+def test_what_was_tuned_with_other_options_or_records_is_forgotten(workdir, data, what):
+    trained(workdir)
+    workdir.create(CONFIG, data)
+    workdir.write_tuned(Tuned(0.25), 5, 0.7)
+    workdir.create(CONFIG | {"seed": 1}, data)
+    assert workdir.read_tuned(5) == Tuned(0.25)
+    if what == "records":
+        data = dataclasses.replace(data, path=data.path.parent / "1.0.1")
+    workdir.create(CONFIG | ({"fusion": {"candidates": 7}} if what == "fusion" else {}), data)
+    assert workdir.read_tuned(5) is None
+
+
+def test_a_damaged_config_is_one_clear_line(workdir, data):
+    trained(workdir)
+    for broken in ("{", "[]"):
+        workdir.config.write_text(broken)
+        with pytest.raises(UserError, match=r"config\.json: not"):
+            workdir.check(CONFIG, data)

@@ -27,7 +27,7 @@ from jaxcoder.tokens.data import (
 )
 from jaxcoder.tokens.documents import Document, DocumentEncoder
 from jaxcoder.tokens.labels import LabelOptions
-from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, SilverOptions
+from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, SilverOptions, evenly
 from jaxcoder.tokens.mini import Filled, Strings
 from jaxcoder.tokens.minidocs import MiniOptions
 from jaxcoder.tokens.report import SplitReport
@@ -157,7 +157,7 @@ class _Build:
         self.encoder = DocumentEncoder(self.tokenizer, options.serialise)
         self.lexicon = self._fit_lexicon() if options.silver.enabled else None
         strings = Strings(
-            _evenly(self.train, _MINI_CONTACTS), self.table, self.space, self._silver, self.encoder
+            evenly(self.train, _MINI_CONTACTS), self.table, self.space, self._silver, self.encoder
         )
         self.minis = Filled(
             strings.fragments(options.mini) if options.mini.per_contact else [],
@@ -226,7 +226,7 @@ class _Build:
         of a contact.
         """
         annotated = "evidence" in self.options.mini.sources and any(
-            contact.evidence for contact in _evenly(self.train, _MINI_CONTACTS)
+            contact.evidence for contact in evenly(self.train, _MINI_CONTACTS)
         )
         provenance = evidence.GOLD if annotated else evidence.SILVER
         for number, (fragment, document) in enumerate(self.minis.documents()):
@@ -263,14 +263,14 @@ class _Build:
         options = self.options.tokenizer
         if options.path:
             return load_tokenizer(options.path)
-        sample = _evenly(self.train, options.train_contacts)
+        sample = evenly(self.train, options.train_contacts)
         return train_tokenizer(
             (serialise(contact, self.options.serialise).text for contact in sample), options
         )
 
     def _fit_lexicon(self) -> Lexicon:
         options = self.options.lexicon
-        sample = _evenly(self.train, options.max_contacts)
+        sample = evenly(self.train, options.max_contacts)
         first, second = itertools.tee(sample)  # read in step, so that nothing piles up
         return Lexicon.fit(
             (serialise(contact, self.options.serialise).text for contact in first),
@@ -306,11 +306,3 @@ def _below(path: epath.Path, data_dir: epath.Path) -> str:
 
 def _chunks(records: Sequence[T]) -> Iterator[Sequence[T]]:
     return (records[start : start + _CHUNK] for start in range(0, len(records), _CHUNK))
-
-
-def _evenly(records: Sequence[T], most: int) -> Iterator[T]:
-    """At most `most` of the records, evenly spaced; all where `most` is 0."""
-    count = len(records)
-    if not most or count <= most:
-        return iter(records[number] for number in range(count))
-    return iter(records[number * count // most] for number in range(most))

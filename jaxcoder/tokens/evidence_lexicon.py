@@ -181,8 +181,8 @@ class EvidenceLexicon:
             *(zipfile.BadZipFile, zlib.error),
         ) as error:
             raise UserError(
-                f"{path}: not a lexicon ({type(error).__name__}); restore it, or train in a new "
-                "workdir"
+                f"{path}: not a lexicon ({type(error).__name__}); run the same `jaxcoder train` "
+                "again to restore it"
             ) from None
         return cls(build(EvidenceLexiconOptions, options, str(path)), scores, rarest)
 

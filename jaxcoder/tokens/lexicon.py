@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -202,3 +202,11 @@ def draw(items: Iterable[T], most: int, seed: int) -> list[T]:
         elif (slot := rng.randrange(number + 1)) < most:
             sample[slot] = item
     return sample
+
+
+def evenly(records: Sequence[T], most: int) -> Iterator[T]:
+    """At most `most` of the records, evenly spaced; all where `most` is 0."""
+    count = len(records)
+    if not most or count <= most:
+        return iter(records[number] for number in range(count))
+    return iter(records[number * count // most] for number in range(most))
