@@ -1,6 +1,6 @@
 r"""Your own five tables: the place to start from with a hospital's extract.
 
-    jaxcoder records --source tables --source_dir extract --data_dir data --check
+    jaxcoder records --source tables --source_dir extract --check
     jaxcoder train --config configs/tables.py --workdir runs/mine \
         --config.records.source_dir=extract
     jaxcoder evaluate --workdir runs/mine --split test

@@ -132,6 +132,11 @@ def main() -> None:
         unit="step",
         disable=not (lead and sys.stderr.isatty()),
     )
+    if progress.step < total_steps:
+        logging.info(
+            "training %d steps, evaluated every %d; the first batch of each of %d lengths compiles",
+            *(total_steps - progress.step, evaluate_every, len(plan.bucket_lengths)),
+        )
     feed = plan.batches(progress.step, jax.process_index(), jax.process_count())
     recent: list[tuple[Mapping[str, jax.Array], int]] = []
     while progress.step < total_steps and not _out_of_patience(progress, options.train.patience):
@@ -200,6 +205,7 @@ def prepare(options: Experiment) -> TokenData:
     """
     if jax.process_count() > 1:
         return tokens_builder.open_built(options.records, options.tokens, options.data_dir)
+    logging.info("opening the records below %s; what is missing is built", options.data_dir)
     contacts = records_builder.build(options.records.open(), options.data_dir, say=logging.info)
     return tokens_builder.build(contacts, options.data_dir, options.tokens, say=logging.info)
 
