@@ -36,6 +36,7 @@ from jaxcoder.records.sources import Source, open_source
 from jaxcoder.records.sources.relations import RelationalSource
 
 REPORT = "records_report.json"
+_DATA_SET, _VERSION = "contact_records", "1.1.0"
 _REMEDY = "build it with `jaxcoder records --source NAME --source_dir DIR --data_dir DIR --rebuild`"
 
 _ROWS: dict[str, type] = {
@@ -69,13 +70,6 @@ class RecordsOptions:
     def open(self) -> Source:
         """The source, opened; raises UserError as `open_source` does."""
         return open_source(self.source, self.source_dir or None, self.options)
-
-
-class ContactRecords(store.RecordsBuilder):
-    """TFDS builder of contact records, one configuration a source."""
-
-    name = "contact_records"
-    VERSION = tfds.core.Version("1.1.0")
 
 
 class ContactData:
@@ -176,8 +170,7 @@ def build(
     Raises:
       UserError: a mistake in the source's files, or a data set of that name with another content.
     """
-    builder = ContactRecords(data_dir, source.name, features())
-    path = builder.data_path
+    path = _folder(data_dir, source.name)
     if (path / REPORT).exists() and not rebuild:
         data = ContactData(path)
         check_same(source, data)
@@ -188,12 +181,13 @@ def build(
     def rows(split: str) -> Iterator[dict[str, Any]]:
         return map(encode, reports[split].watch(source.contacts(split)))
 
-    def report() -> dict[str, Any]:
+    def report(folder: epath.Path) -> dict[str, Any]:
+        del folder  # nothing beside the records
         content = {"name": source.name, "identity": _identity(source), **summarise(source, reports)}
         return content | {"descriptions": dict(source.descriptions)}
 
     streams = {split: functools.partial(rows, split) for split in reports}
-    builder.write(streams, report, REPORT)
+    store.write(path, features(), streams, report, REPORT)
     return ContactData(path)
 
 
@@ -216,7 +210,7 @@ def check_same(source: Source, data: ContactData) -> None:
 
 def _identity(source: Source) -> dict[str, Any]:
     identity = json.loads(json.dumps(dict(source.identity)))
-    return {**identity, "version": str(ContactRecords.VERSION)}
+    return {**identity, "version": _VERSION}
 
 
 def splits(source: Source) -> list[str]:
@@ -261,10 +255,11 @@ def open_contacts(folder: epath.PathLike, name: str | None = None) -> ContactDat
     Raises:
       UserError: a data set that is not there, half built or truncated.
     """
-    path = epath.Path(folder)
-    if name is not None:
-        path = path / ContactRecords.name / name / str(ContactRecords.VERSION)
-    return ContactData(path)
+    return ContactData(folder if name is None else _folder(folder, name))
+
+
+def _folder(data_dir: epath.PathLike, name: str) -> epath.Path:
+    return epath.Path(data_dir) / _DATA_SET / name / _VERSION
 
 
 def _text(value: Any) -> str:

@@ -7,115 +7,115 @@ TensorFlow is not needed.
 
 import bisect
 import contextlib
-import io
 import itertools
 import json
-import logging
+import os
+import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import tensorflow_datasets as tfds
 import tqdm
 from etils import epath
+from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from jaxcoder.errors import UserError
 
 T = TypeVar("T")
+_UNFINISHED = "unfinished"  # folders of data sets that are being written: .MACHINE.PROCESS
+_SHARD = 16_384  # records a file: 100 MB to 200 MB of contacts with a few notes each
+_CHUNK = 256  # records handed to TFDS at a time
+
 Rows = Callable[[], Iterator[dict[str, Any]]]
 """Opens the stream of one split's records, each as its features want it."""
 
 
-class RecordsBuilder(tfds.core.GeneratorBasedBuilder):
-    """A TFDS builder whose records come from streams. Subclasses set `name` and `VERSION`."""
+def write(
+    folder: epath.PathLike,
+    features: tfds.features.FeaturesDict,
+    splits: Mapping[str, Rows],
+    report: Callable[[epath.Path], dict[str, Any]],
+    report_name: str,
+) -> epath.Path:
+    """Writes every split, then the report, then puts the data set in its place.
 
-    VERSION = tfds.core.Version("1.0.0")
+    Records keep the order of their streams, which is deterministic, and in which neighbours
+    compress well; memory does not grow with their number. A data set that was in the place stays
+    whole until the new one is, so that there must be room for both. Each process writes into a
+    folder of its own; what a killed one left of it, the next on the same machine removes.
 
-    def __init__(
-        self, data_dir: epath.PathLike, config: str, features: tfds.features.FeaturesDict
-    ) -> None:
-        self._record_features = features
-        self._streams: dict[str, Iterator[dict[str, Any]]] = {}
-        with _quiet_tfds():
-            super().__init__(
-                data_dir=str(data_dir),
-                config=tfds.core.BuilderConfig(name=config),
-                file_format="array_record",
-            )
+    Args:
+      folder: `DATA_DIR/DATA_SET/NAME/VERSION`.
+      features: of a record.
+      splits: from a split's name to its stream; none is empty.
+      report: called after the last record, with the folder that is being written, where it may
+        add files; what it returns gets the key `files` (name to bytes) added.
+      report_name: file name of the report.
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        # The order of the source is kept: it is deterministic, and neighbours compress well.
-        return tfds.core.DatasetInfo(
-            builder=self, features=self._record_features, disable_shuffling=True
-        )
+    Returns:
+      The folder.
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        return {split: enumerate(rows) for split, rows in self._streams.items()}
+    Raises:
+      UserError: whatever a stream raises, an empty split, or no space to write.
+    """
+    folder = epath.Path(folder)
+    own = folder.parent / f"{_UNFINISHED}.{socket.gethostname()}.{os.getpid()}"
+    try:
+        with _writing(folder):
+            _remove_abandoned(folder.parent)
+            staged = own / folder.name
+            staged.mkdir(parents=True)
+            writer = _writer(staged, folder, features)
+        for split, rows in splits.items():
+            stream = _watched(rows, split)
+            with _writing(folder):
+                writer.initialize_splits([split])
+            while records := list(itertools.islice(stream, _CHUNK)):
+                with _writing(folder), _unseen():
+                    writer.add_examples({split: records})
+            with _writing(folder):
+                writer.close_splits([split])
+        with _writing(folder):
+            content = report(staged)
+            files = sorted(_shards(staged))
+            content["files"] = {path.name: path.stat().length for path in files}
+            text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+            (staged / report_name).write_text(text)
+            if folder.exists():
+                folder.rename(own / "replaced")
+            staged.rename(folder)
+    finally:
+        if own.exists():
+            own.rmtree()
+    return folder
 
-    def _generate_examples(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError("streams are handed to write()")
 
-    def write(
-        self, splits: Mapping[str, Rows], report: Callable[[], dict[str, Any]], report_name: str
-    ) -> epath.Path:
-        """Writes every split, then the report. What an earlier try left behind is removed first.
-
-        Only one process may write a data set at a time.
-
-        Args:
-          splits: from a split's name to its stream; none is empty.
-          report: called after the last record; gets the key `files` (name to bytes) added.
-          report_name: file name of the report.
-
-        Returns:
-          The folder of the data set.
-
-        Raises:
-          UserError: whatever a stream raises, an empty split, or no space to write.
-        """
-        folder = self.data_path
-        if folder.exists():
-            folder.rmtree()
-        if folder.parent.exists():
-            for left in folder.parent.iterdir():
-                if left.name.startswith("incomplete."):  # TFDS's name for a folder being written
-                    left.rmtree()
-        raised: list[Exception] = []
-        self._streams = {}
-        try:
-            self._streams = {split: _watched(rows, split, raised) for split, rows in splits.items()}
-            # TFDS makes a folder for downloads beside the data unless it is given one.
-            with _quiet_tfds(), tempfile.TemporaryDirectory() as downloads:
-                self.download_and_prepare(download_dir=downloads)
-            content = report()
-            content["files"] = {path.name: path.stat().length for path in sorted(_shards(folder))}
-            unfinished = folder / f"{report_name}.unfinished"
-            unfinished.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-            unfinished.replace(folder / report_name)
-        except Exception as error:
-            # TFDS wraps what a stream raises in errors of its own, with its own advice.
-            if raised:
-                raise raised[0] from None
-            if "No space left" in str(error):  # ArrayRecord has no error of its own for it.
-                raise UserError(
-                    f"{folder}: no space left on its device; make room, or give another --data_dir"
-                ) from None
-            if isinstance(error, OSError):
-                raise UserError(
-                    f"{folder}: cannot be written ({error.strerror or error})"
-                ) from None
-            raise
-        finally:
-            self._streams = {}
-        return folder
+def _writer(
+    staged: epath.Path, folder: epath.Path, features: tfds.features.FeaturesDict
+) -> tfds.core.SequentialWriter:
+    # No TFDS builder: it holds up to 1,000 MiB of records before it writes the first, sorts what
+    # is beyond by key, asks Google's servers about a data set of that name, and leaves an empty
+    # folder in /tmp each time.
+    info = tfds.core.DatasetInfo(
+        builder=DatasetIdentity(
+            name=folder.parent.parent.name,
+            config_name=folder.parent.name,
+            version=tfds.core.Version(folder.name),
+            data_dir=str(staged),
+            module_name=__name__,
+        ),
+        features=features,
+        disable_shuffling=True,
+    )
+    return tfds.core.SequentialWriter(info, _SHARD, file_format="array_record")
 
 
 class Store:
     """A data set on disk, checked: its report and every file are there, in their whole length."""
 
     def __init__(self, folder: epath.PathLike, report_name: str, remedy: str) -> None:
-        """Opens a folder that `RecordsBuilder.write` made.
+        """Opens a folder that `write` made.
 
         Args:
           folder: `…/NAME/VERSION`.
@@ -233,31 +233,56 @@ def _shards(folder: epath.Path) -> Iterator[epath.Path]:
     return (path for path in folder.iterdir() if ".array_record-" in path.name)
 
 
-def _watched(rows: Rows, split: str, raised: list[Exception]) -> Iterator[dict[str, Any]]:
-    """The same stream with a progress bar on a terminal; notes what it raises."""
+def _watched(rows: Rows, split: str) -> Iterator[dict[str, Any]]:
+    """The same stream with a progress bar on a terminal."""
     empty = True
+    for row in tqdm.tqdm(rows(), desc=split, unit=" records", disable=not sys.stderr.isatty()):
+        empty = False
+        yield row
+    if empty:
+        raise UserError(f"split {split}: no records to write; leave it out")
+
+
+@contextlib.contextmanager
+def _writing(folder: epath.Path) -> Iterator[None]:
+    """A folder that cannot be written to, as an error that says so."""
     try:
-        bar = tqdm.tqdm(rows(), desc=split, unit=" records", disable=not sys.stderr.isatty())
-        for row in bar:
-            empty = False
-            yield row
-        if empty:  # TFDS refuses it too, with an AssertionError.
-            raise UserError(f"split {split}: no records to write; leave it out")
+        yield
     except Exception as error:
-        raised.append(error)
+        if "No space left" in str(error):  # ArrayRecord has no error of its own for it.
+            raise UserError(
+                f"{folder}: no space left on its device; make room, or give another --data_dir"
+            ) from None
+        if isinstance(error, OSError):
+            raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
         raise
 
 
 @contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Without TFDS's progress bars and its words about downloads and configurations."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    tfds.disable_progress_bar()
+def _unseen() -> Iterator[None]:
+    """Without the record in the message: TFDS shows one that it cannot encode, notes and all."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.enable_progress_bar()
-        logger.setLevel(level)
+        yield
+    except Exception as error:
+        if "Failed to encode example" in str(error):
+            kind = type(error).__name__
+            raise RuntimeError(f"a record does not fit its features ({kind})") from None
+        raise
+
+
+def _remove_abandoned(parent: epath.Path) -> None:
+    """Removes what processes of this machine that are no more were writing below a folder."""
+    for path in parent.glob(f"{_UNFINISHED}.{socket.gethostname()}.*"):
+        number = int(path.name.rpartition(".")[2])
+        if number == os.getpid() or not _runs(number):
+            path.rmtree()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

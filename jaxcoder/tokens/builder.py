@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from jaxcoder.errors import UserError
+from jaxcoder.records import store
 from jaxcoder.records.builder import ContactData, RecordsOptions, check_same, open_contacts
 from jaxcoder.records.codes import read_descriptions
 from jaxcoder.records.schema import Contact
@@ -20,10 +21,10 @@ from jaxcoder.tokens.data import (
     REPORT,
     TOKENIZER,
     TokenData,
-    TokenRecords,
     features,
     open_tokens,
     pack_characters,
+    tokens_folder,
 )
 from jaxcoder.tokens.documents import Document, DocumentEncoder
 from jaxcoder.tokens.labels import LabelOptions
@@ -99,12 +100,11 @@ def build(
         not readable, or no space to write.
     """
     decisive = identity.of(contacts, options)
-    builder = TokenRecords(data_dir, identity.name(contacts, decisive), features())
-    path = builder.data_path
+    path = tokens_folder(data_dir, identity.name(contacts, decisive))
     if (path / REPORT).exists() and not rebuild:
         say(f"Reusing token records {path}")
         return TokenData(path)
-    _Build(contacts, options).write(builder, decisive, epath.Path(data_dir))
+    _Build(contacts, options).write(path, decisive, epath.Path(data_dir))
     return TokenData(path)
 
 
@@ -124,8 +124,7 @@ def open_built(
     source = records.open()
     contacts = open_contacts(data_dir, source.name)
     check_same(source, contacts)
-    name = identity.name(contacts, identity.of(contacts, tokens))
-    path = epath.Path(data_dir) / TokenRecords.name / name / str(TokenRecords.VERSION)
+    path = tokens_folder(data_dir, identity.name(contacts, identity.of(contacts, tokens)))
     if not (path / REPORT).exists():
         raise UserError(
             f"{path}: no token records of this config; run `jaxcoder tokens --config CONFIG "
@@ -167,9 +166,7 @@ class _Build:
             self.encoder,
         )
 
-    def write(
-        self, builder: TokenRecords, decisive: Mapping[str, Any], data_dir: epath.Path
-    ) -> None:
+    def write(self, path: epath.Path, decisive: Mapping[str, Any], data_dir: epath.Path) -> None:
         splits: dict[str, Callable[[SplitReport], Iterator[dict[str, Any]]]] = {
             split: functools.partial(self.contact_records, split) for split in self.contacts.splits
         }
@@ -177,15 +174,14 @@ class _Build:
             splits[MINI] = self.mini_records
         reports = {split: SplitReport() for split in splits}
 
-        def finish() -> dict[str, Any]:
-            folder = builder.data_path
+        def finish(folder: epath.Path) -> dict[str, Any]:
             self.space.save(folder / LABEL_SPACE)
             self.tokenizer.save(folder / TOKENIZER)
             for split, report in reports.items():
                 with (folder / f"sizes_{split}.npy").open("wb") as file:
                     np.save(file, report.sizes, allow_pickle=False)
             return {
-                "name": builder.builder_config.name,
+                "name": path.parent.name,
                 "identity": decisive,
                 "contacts": _below(self.contacts.path, data_dir),
                 "label_space": self.space.hash,
@@ -196,7 +192,7 @@ class _Build:
             }
 
         streams = {split: functools.partial(rows, reports[split]) for split, rows in splits.items()}
-        builder.write(streams, finish, REPORT)
+        store.write(path, features(), streams, finish, REPORT)
 
     def contact_records(self, split: str, report: SplitReport) -> Iterator[dict[str, Any]]:
         """The records of the contacts of a split."""

@@ -22,19 +22,13 @@ from jaxcoder.tokens.tokenizer import Tokenizer, load_tokenizer
 
 REPORT = "tokens_report.json"
 LABEL_SPACE, TOKENIZER = "label_space.json", "tokenizer"
+_DATA_SET, VERSION = "token_records", "1.1.0"
 MINI = "mini"
 """The split of mini-documents: for training only."""
 
 _REMEDY = "build it with `jaxcoder tokens --config configs/NAME.py --data_dir DIR --rebuild`"
 
 Record = dict[str, Any]
-
-
-class TokenRecords(store.RecordsBuilder):
-    """TFDS builder of token records, one configuration for each source and choice of options."""
-
-    name = "token_records"
-    VERSION = tfds.core.Version("1.1.0")
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -159,6 +153,11 @@ class TokenData:
     def lengths(self, name: str) -> np.ndarray:
         """int32 [N], tokens of each record; no record is read."""
         return self.sizes(name)[:, 0]
+
+
+def tokens_folder(data_dir: epath.PathLike, name: str) -> epath.Path:
+    """Where the token records of a name lie, `DATA_DIR/token_records/NAME/VERSION`."""
+    return epath.Path(data_dir) / _DATA_SET / name / VERSION
 
 
 def open_tokens(path: epath.PathLike) -> TokenData:

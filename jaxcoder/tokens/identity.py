@@ -10,7 +10,7 @@ from etils import epath
 
 from jaxcoder.errors import UserError
 from jaxcoder.records.builder import ContactData
-from jaxcoder.tokens.data import TokenRecords
+from jaxcoder.tokens.data import VERSION
 
 # Options that name a file or a folder: its content counts, not its place.
 _PATHS = (("tokenizer", "path"), ("labels", "extra"), ("labels", "descriptions"))
@@ -30,8 +30,7 @@ def of(contacts: ContactData, options: Any) -> dict[str, Any]:
     for group, key in _PATHS:
         if chosen[group][key]:
             chosen[group][key] = _digest(epath.Path(chosen[group][key]), f"{group}.{key}")
-    version = str(TokenRecords.VERSION)
-    content = {"contacts": contacts.identity, "options": chosen, "version": version}
+    content = {"contacts": contacts.identity, "options": chosen, "version": VERSION}
     return json.loads(json.dumps(content))
 
 

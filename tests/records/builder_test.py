@@ -4,11 +4,13 @@ import pathlib
 import signal
 import subprocess
 import sys
+import traceback
 
 import pytest
+import tensorflow_datasets as tfds
 
 from jaxcoder.errors import UserError
-from jaxcoder.records import builder
+from jaxcoder.records import builder, store
 from jaxcoder.records.schema import (
     Code,
     Condition,
@@ -194,7 +196,7 @@ def test_kill_in_the_middle_then_build_again(tmp_path):
     with pytest.raises(UserError, match="build it with"):
         builder.open_contacts(tmp_path, "memory")
     folder = tmp_path / "contact_records/memory"
-    assert any(path.name.startswith("incomplete.") for path in folder.iterdir())
+    assert [path.name.rpartition(".")[2] for path in folder.iterdir()] == [str(process.pid)]
     data = builder.build(Memory({"train": some(100)}), tmp_path)
     assert list(data.split("train")) == some(100)
     assert [path.name for path in folder.iterdir()] == ["1.1.0"]  # and nothing is left behind
@@ -232,10 +234,59 @@ def test_records_options_open_their_source(tmp_path):
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
-    def full(self, **_):
+    def full(self, _):
         # What ArrayRecord says on a full tmpfs.
-        raise RuntimeError("write() failed: No space left on device; writing x-00000-of-00001")
+        raise RuntimeError("write() failed: No space left on device; writing x-00000")
 
-    monkeypatch.setattr(builder.ContactRecords, "download_and_prepare", full)
+    monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", full)
     with pytest.raises(UserError, match=r"memory/1.1.0: no space left on its device; make room"):
         builder.build(Memory({"train": some(3)}), tmp_path)
+    assert list((tmp_path / "contact_records/memory").iterdir()) == []
+
+
+def test_what_is_replaced_stays_until_the_new_is_whole(tmp_path):
+    builder.build(Memory({"train": some(4)}), tmp_path)
+
+    class Broken(Memory):
+        def contacts(self, split):
+            if split == "test":
+                raise UserError("labs.csv: row 7 is broken")
+            yield from super().contacts(split)
+
+    with pytest.raises(UserError, match="row 7"):
+        builder.build(Broken({"train": some(9), "test": some(1)}), tmp_path, rebuild=True)
+    assert list(builder.open_contacts(tmp_path, "memory").split("train")) == some(4)
+
+
+def test_two_writers_do_not_disturb_each_other(tmp_path):
+    here = pathlib.Path(__file__).parent
+    script = BUILD.format(path=[str(here), str(here.parents[1])], folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == b"half\n"  # it is in the middle, and alive
+        data = builder.build(Memory({"train": some(100)}), tmp_path)
+        folder = data.path.parent
+        assert sorted(path.name.partition(".")[0] for path in folder.iterdir()) == [
+            "1",
+            "unfinished",
+        ]
+        process.kill()
+        process.wait()
+    assert list(data.split("train")) == some(100)
+
+
+def test_several_files_keep_the_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_SHARD", 100)
+    data = builder.build(Memory({"train": some(300), "test": some(7)}), tmp_path)
+    assert len(list(data.path.glob("*train.array_record*"))) == 3
+    assert list(data.split("train")) == some(300)
+    assert list(data.split("test")) == some(7)
+
+
+def test_a_record_that_cannot_be_encoded_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "encode", lambda contact: {"contact_id": contact.notes[0].text})
+    contact = Contact("c", "p", notes=(Note("a secret"),))
+    with pytest.raises(RuntimeError, match="a record does not fit its features") as raised:
+        builder.build(Memory({"train": [contact]}), tmp_path)
+    assert "secret" not in "".join(traceback.format_exception(raised.value))
