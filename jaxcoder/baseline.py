@@ -1,6 +1,7 @@
 """The numbers to beat: lexicons of the training split, each as a coder of its own."""
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
+from tqdm import tqdm
 
 from jaxcoder import sharding
 from jaxcoder.errors import UserError
@@ -18,7 +20,7 @@ from jaxcoder.tokens import evidence
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.tokens.labels import gold_codes
-from jaxcoder.tokens.lexicon import Lexicon
+from jaxcoder.tokens.lexicon import Lexicon, evenly
 from jaxcoder.tokens.serialise import SerialiseOptions, serialise
 
 # Scores of 0 and 1 would make the cross-entropy of one mistake infinite.
@@ -48,7 +50,8 @@ def fit_lexicon(data: TokenData, options: Experiment) -> Lexicon:
       data: token records, which know their contact records and their label space.
       options: how they were made.
     """
-    first, second = itertools.tee(_training(data))  # in step: a contact is read once
+    chosen = evenly(data.contacts().split("train"), options.tokens.lexicon.max_contacts)
+    first, second = itertools.tee(chosen)  # in step: a contact is read once
     return Lexicon.fit(
         (serialise(contact, options.tokens.serialise).text for contact in first),
         (sorted(gold_codes(contact, data.label_space.granularity)) for contact in second),
@@ -67,11 +70,11 @@ def fit_evidence_lexicon(data: TokenData, options: Experiment) -> EvidenceLexico
       UserError: the training split has none of that provenance.
     """
     gold = options.loss.evidence_weight > 0
-    provenance = evidence.PROVENANCES[evidence.GOLD if gold else evidence.SILVER]
+    most, provenance = options.fusion.lexicon.max_contacts, "gold" if gold else "silver"
     if not data.report["splits"]["train"]["evidence"].get(provenance, {}).get("kept"):
         raise UserError(
             f"{data.path}: the training split has no {provenance} evidence, which the evidence "
-            "lexicon is made of; set config.fusion.enabled = False, or set "
+            "lexicon is made of; train with config.fusion.enabled = False, or with "
             "config.tokens.silver.enabled = True and config.loss.silver_weight above 0"
             + (", with config.loss.evidence_weight = 0" if gold else "")
         )
@@ -79,25 +82,31 @@ def fit_evidence_lexicon(data: TokenData, options: Experiment) -> EvidenceLexico
     def texts(contacts: Iterator[Contact]) -> Iterator[str]:
         return (serialise(contact, options.tokens.serialise).text for contact in contacts)
 
-    def strings(contacts: Iterator[Contact]) -> Iterator[list[tuple[str, str]]]:
-        for text, record in zip(texts(contacts), data.split("train"), strict=True):
+    def silver(contacts: Iterator[Contact]) -> Iterator[list[tuple[str, str]]]:
+        records = evenly(data.split("train"), most)  # in the order of the contacts
+        for text, record in zip(texts(contacts), records, strict=True):
             yield [
                 (text[start:end], data.label_space.codes[label])
                 for label, start, end in evidence.characters(record, provenance)
             ]
 
-    first, second, third = itertools.tee(_training(data), 3)
+    def annotated(contacts: Iterator[Contact]) -> Iterator[list[tuple[str, str]]]:
+        for contact in contacts:
+            yield [
+                (" ".join(contact.notes[note].text[start:end] for start, end in pieces), code)
+                for code, note, pieces in evidence.mentions(contact, data.label_space.granularity)
+                if code in data.label_space.index
+            ]
+
+    chosen = evenly(data.contacts().split("train"), most)
+    bar = tqdm(chosen, desc="evidence lexicon", unit="contact", disable=not sys.stderr.isatty())
+    first, second, third = itertools.tee(bar, 3)
     return EvidenceLexicon.fit(
         texts(first),
         (sorted(gold_codes(contact, data.label_space.granularity)) for contact in second),
-        strings(third),
+        (annotated if gold else silver)(third),
         options.fusion.lexicon,
     )
-
-
-def _training(data: TokenData) -> Iterator[Contact]:
-    contacts = data.contacts().split("train")
-    return (contacts[number] for number in range(len(contacts)))
 
 
 def dense_scores(baseline: Baseline, texts: Sequence[str], label_space: LabelSpace) -> np.ndarray:

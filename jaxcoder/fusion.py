@@ -101,7 +101,8 @@ class Sample:
         """
         for logits_L, scores_L, labels_K in zip(logits_BxL, scores_BxL, labels_BxK, strict=True):
             gold = labels_K[labels_K >= 0]
-            top = np.argsort(-logits_L, kind="stable")[: self._candidates]
+            count = min(self._candidates, len(logits_L))
+            top = np.argpartition(-logits_L, count - 1)[:count]
             chosen = np.union1d(top, np.flatnonzero(scores_L > 0))
             columns = (logits_L[chosen], scores_L[chosen], np.isin(chosen, gold))
             self._rows.append(np.stack(columns, axis=1).astype(np.float32))

@@ -1,13 +1,13 @@
 """Evidence: from characters of notes, or of the serialised text, to tokens of a document."""
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxcoder.records.codes import LabelSpace, roll_up
-from jaxcoder.records.schema import Contact
+from jaxcoder.records.schema import Contact, Evidence
 from jaxcoder.tokens.documents import Document
 
 GOLD, SILVER = 0, 1
@@ -49,8 +49,7 @@ def gold_spans(
       Codes, rolled up, with start and end character in the document's text, in the contact's order.
     """
     spans = []
-    for row in contact.evidence:
-        code = roll_up(row.code, space.granularity)
+    for code, row in rolled_up(contact, space.granularity):
         place = document.note_span(row.note, row.start, row.end)
         if code not in space.index:
             counts.add(GOLD, "outside_label_space")
@@ -59,6 +58,26 @@ def gold_spans(
         else:
             spans.append((code, *place))
     return spans
+
+
+def rolled_up(contact: Contact, granularity: str) -> Iterator[tuple[str, Evidence]]:
+    """The annotated evidence of a contact, each row with its code at a granularity."""
+    systems = {row.code: row.system for row in contact.codes}
+    for row in contact.evidence:
+        yield roll_up(row.code, granularity, systems.get(row.code, "")), row
+
+
+def mentions(contact: Contact, granularity: str) -> list[tuple[str, int, list[tuple[int, int]]]]:
+    """The annotated mentions of a contact.
+
+    Returns:
+      Of each its code at the granularity, its note (index in time order), and start and end
+      character of its pieces, which stand for the code together: `carcinoma … of the lung`.
+    """
+    pieces = collections.defaultdict[tuple[int, int, str], list[tuple[int, int]]](list)
+    for code, row in rolled_up(contact, granularity):
+        pieces[row.mention, row.note, code].append((row.start, row.end))
+    return [(code, note, places) for (_, note, code), places in pieces.items()]
 
 
 def token_evidence(

@@ -14,7 +14,6 @@ from etils import epath
 from jaxcoder.errors import UserError
 from jaxcoder.settings import build
 from jaxcoder.tokens import stems
-from jaxcoder.tokens.lexicon import draw
 
 _Bag = tuple[int, ...]
 """Hashes of the stems of a string, rising, each once."""
@@ -29,8 +28,7 @@ class EvidenceLexiconOptions:
       slack: words that may stand between the words of a string.
       max_share: words of more than this share of the documents are left out of strings.
       smoothing: added to the number of documents in which a string is found.
-      max_contacts: training contacts that are counted at most, drawn by `seed`; 0 for all.
-      seed: of that draw.
+      max_contacts: training contacts that are counted at most, evenly spaced; 0 for all.
     """
 
     stem: int = 8
@@ -38,7 +36,6 @@ class EvidenceLexiconOptions:
     max_share: float = 0.5
     smoothing: float = 1.0
     max_contacts: int = 10_000
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for key in ("stem", "slack", "smoothing", "max_contacts"):
@@ -86,7 +83,7 @@ class EvidenceLexicon:
         """Counts where evidence strings are found again.
 
         Args:
-          texts: the training documents.
+          texts: the training documents, `max_contacts` at most.
           codes: the codes of each.
           strings: the evidence of each, (string, code): annotated or silver.
           options: how.
@@ -94,10 +91,9 @@ class EvidenceLexicon:
         Returns:
           The lexicon. The same documents in the same order give the same lexicon.
         """
-        triples = zip(texts, codes, strings, strict=True)
         drawn = [
             (stems.words(text, options.stem), set(labels), evidence)
-            for text, labels, evidence in draw(triples, options.max_contacts, options.seed)
+            for text, labels, evidence in zip(texts, codes, strings, strict=True)
         ]
         documents = collections.Counter(
             word for found, _, _ in drawn for word in np.unique(found.hashes).tolist()

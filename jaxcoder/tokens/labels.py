@@ -1,6 +1,7 @@
 """Labels: the label space of a training split, and the labels of a contact in it."""
 
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.codes import GRANULARITIES, LabelSpace, roll_up
+from jaxcoder.records.codes import GRANULARITIES, SYSTEMS, LabelSpace, normalise, roll_up
 from jaxcoder.records.schema import ROLES, Contact
 
 _RANK = {role: rank for rank, role in enumerate(("primary", "secondary", "unknown"))}
@@ -74,7 +75,7 @@ def make_label_space(
         counts.update(gold_codes(contact, options.granularity).keys())
     if options.extra:
         for code in _read_codes(options.extra):
-            counts[_rolled(code, "", options.granularity, options.extra)] += options.min_count
+            counts[roll_up(code, options.granularity)] += options.min_count
     space = LabelSpace.from_counts(counts, options.granularity, options.min_count, descriptions)
     if not len(space):
         most = max(counts.values(), default=0)
@@ -121,4 +122,21 @@ def _read_codes(path: epath.PathLike) -> list[str]:
     path = epath.Path(path)
     if not path.exists():
         raise UserError(f"config.tokens.labels.extra = {path}: not found; expected one code a line")
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    codes = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        code = line.strip()
+        if code and not _is_normalised(code):
+            raise UserError(
+                f"config.tokens.labels.extra = {path}, line {number}: {code[:20]!r} is no code as "
+                "records write it, such as I10.9 (upper case, dotted)"
+            )
+        codes += [code] if code else []
+    return codes
+
+
+def _is_normalised(code: str) -> bool:
+    for system in SYSTEMS:
+        with contextlib.suppress(ValueError):
+            if normalise(code, system) == code:
+                return True
+    return False

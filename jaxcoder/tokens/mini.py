@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcoder.records.codes import LabelSpace, roll_up
+from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact
 from jaxcoder.tokens import minidocs
 from jaxcoder.tokens.documents import Document, DocumentEncoder
+from jaxcoder.tokens.evidence import mentions
 from jaxcoder.tokens.minidocs import Fragment, MiniDocuments, MiniOptions, Span
 from jaxcoder.tokens.serialise import SECTIONS, Serialised, serialise
 
@@ -42,7 +43,7 @@ class Strings(NamedTuple):
         if not {"evidence", "silver"} & set(options.sources):
             return
         for contact in self.contacts:
-            if "evidence" in options.sources:
+            if "evidence" in options.sources and "notes" in self.encoder.options.sections:
                 yield from self._mentions(contact, options.context)
             if "silver" in options.sources:
                 text = serialise(contact, self.encoder.options).text
@@ -50,13 +51,10 @@ class Strings(NamedTuple):
 
     def _mentions(self, contact: Contact, context: int) -> Iterator[Fragment]:
         """The annotated mentions of a contact."""
-        pieces: dict[tuple[int, int, str], list[tuple[int, int]]] = collections.defaultdict(list)
         whole: dict[int, list[Span]] = collections.defaultdict(list)
-        for row in contact.evidence:
-            code = roll_up(row.code, self.space.granularity)
-            if code in self.space.index:
-                pieces[row.mention, row.note, code].append((row.start, row.end))
-        for (_, note, code), places in pieces.items():
+        for code, note, places in mentions(contact, self.space.granularity):
+            if code not in self.space.index:
+                continue
             if len(places) == 1:
                 whole[note].append((code, *places[0]))
                 continue

@@ -96,6 +96,9 @@ def table(report: Mapping[str, Any]) -> str:
             notes.append(
                 f"{name}: {provenance} evidence for {share:.1%} of labels; spans: {counts}"
             )
+    mini = report["identity"]["options"]["mini"]
+    if mini["per_contact"] and "mini" not in report["splits"]:
+        notes.append(f"no mini-documents: {', '.join(mini['sources'])} gave no strings")
     widths = [max(len(row[place]) for row in rows) for place in range(len(header))]
     lines = [
         "  ".join(

@@ -13,6 +13,7 @@ Notes stand verbatim, so that a character of the text maps back to a character o
 
 import dataclasses
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from jaxcoder.records.schema import Contact, Lab, Medication
 
 SECTIONS = ("patient", "notes", "medications", "labs")
 """Sections of the text; a section's index here is its number in segments."""
+
+_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 
 KEEP = ("head", "tail", "head+tail")
 
@@ -199,10 +202,20 @@ def flag(row: Lab) -> str:
     """The flag of a laboratory result: the source's, or `L` or `H` by its bounds, or empty."""
     if row.flag:
         return row.flag
-    text = row.value.strip().replace(",", ".")
+    text = row.value.strip()
     sign = text[:1] if text[:1] in ("<", ">") else ""
+    text = text.removeprefix(sign).removeprefix("=").strip()
+    # "250,000" is 250 in some countries and 250 thousand in others: a flag must be right in both.
+    readings = [text.replace(",", ".")] if text.count(",") < 2 else []
+    if _THOUSANDS.fullmatch(text):
+        readings.append(text.replace(",", ""))
+    found = {_flag_of(reading, sign, row) for reading in readings}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _flag_of(number: str, sign: str, row: Lab) -> str:
     try:
-        value = float(text.removeprefix(sign).removeprefix("="))
+        value = float(number)
     except ValueError:
         return ""
     # "<5" may be low and cannot be known to be high.

@@ -228,6 +228,8 @@ class Aligner:
 
 
 def _nearest(table: Mapping[str, str], code: str) -> str:
+    if "-" in code:  # a chapter, A00-B99, which no code stands above
+        return table.get(code, "")
     while code and code not in table:
         code = code[:-1].rstrip(".")
     return table.get(code, "")

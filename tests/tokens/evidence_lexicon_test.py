@@ -54,10 +54,7 @@ def test_words_of_most_documents_are_left_out_of_strings():
 
 
 def test_the_same_documents_give_the_same_lexicon():
-    one, two = fit(max_contacts=2, seed=1), fit(max_contacts=2, seed=1)
-    text = " ".join(TEXTS)
-    assert one.scores(text) == two.scores(text)
-    assert len(one.scores(text)) < 3
+    assert fit().to_bytes() == fit().to_bytes()
 
 
 def test_documents_codes_and_strings_must_match():

@@ -46,6 +46,10 @@ def test_extra_codes_need_no_training_contact(tmp_path):
     assert make_label_space(CONTACTS, options, {}).codes == ("I10", "K35")
     with pytest.raises(UserError, match=r"labels.extra = .*none.txt: not found"):
         make_label_space(CONTACTS, LabelOptions(extra=str(tmp_path / "none.txt")), {})
+    for wrong in ("k35.80", "K3580", "# appendicitis"):
+        path.write_text(f"I10\n{wrong}\n")
+        with pytest.raises(UserError, match=rf"codes.txt, line 2: '{wrong}' is no code"):
+            make_label_space(CONTACTS, LabelOptions(extra=str(path)), {})
 
 
 def test_mistakes_are_said():

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, draw
+from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, evenly
 
 OPTIONS = LexiconOptions(max_ngram=2, min_documents=1, min_hits=1, min_score=0.0)
 TEXTS = ["Acute chest pain.", "chest pain, cough", "cough", "No pain"]
@@ -46,24 +46,10 @@ def test_nothing_but_the_fitted_documents_is_in_it():
     assert lexicon.scores("no headache") == {}
 
 
-def test_a_sample_of_the_contacts_is_the_same_each_time():
-    texts = [f"word{number} common" for number in range(200)]
-    codes = [[f"A{number % 100:02}"] for number in range(200)]
-    options = dataclasses.replace(OPTIONS, max_contacts=20, seed=3)
-    one, two = (Lexicon.fit(iter(texts), iter(codes), options) for _ in range(2))
-    assert one.codes == two.codes
-    assert one.scores("common") == two.scores("common")
-    assert one.codes != Lexicon.fit(texts, codes, dataclasses.replace(options, seed=4)).codes
-    known = [number for number in range(200) if len(one.scores(f"word{number}"))]
-    assert len(known) == 20 and max(known) > 100
-
-
-def test_draw_is_uniform():
-    counts = [0] * 20
-    for seed in range(2000):
-        for item in draw(range(20), 5, seed):
-            counts[item] += 1
-    assert min(counts) > 420 and max(counts) < 580  # 500 expected, 19 a standard deviation
+def test_a_sample_is_evenly_spaced():
+    assert list(evenly(range(10), 0)) == list(evenly(range(10), 10)) == list(range(10))
+    assert list(evenly(range(10), 5)) == [0, 2, 4, 6, 8]
+    assert list(evenly(range(10), 3)) == [0, 3, 6]
 
 
 def test_no_documents():

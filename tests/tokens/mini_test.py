@@ -88,7 +88,7 @@ def test_where_strings_come_from(encoder):
         {"J45": (False, "Asthma", "Asthma, all kinds"), "K35": (True, "x", "y")},
         LabelSpace(("C34", "J45"), granularity="category"),
         lambda contact, text: [("J45", text.index("asthma"), text.index("asthma") + 6)],
-        encoder,
+        DocumentEncoder(encoder.tokenizer, encoder.options),
     )
 
     def found(*sources, context=0):
@@ -101,3 +101,5 @@ def test_where_strings_come_from(encoder):
     assert ("J45", "Asthma, asthma.") in found("silver", context=1)
     assert found("descriptions") == [("J45", "Asthma"), ("J45", "Asthma, all kinds")]
     assert found() == []
+    strings.encoder.options = SerialiseOptions(sections=("labs",))
+    assert found("evidence") == []  # what the coder does not read

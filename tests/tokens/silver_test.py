@@ -120,6 +120,16 @@ def test_codes_without_description_share_their_category():
     assert described.of("E11.9").tolist() != described.of("I10").tolist()
 
 
+def test_a_chapter_does_not_take_the_description_of_its_first_category():
+    table = {"A00": "Cholera", "J00-J99": "Diseases of the respiratory system"}
+    described = Descriptions(table, ["A00-B99", "J00-J99", "A00.9"])
+    cholera = Descriptions(table, ["A00.9"]).index  # of its category
+    assert not cholera.keys() & {"a00"} and len(cholera) == 1
+    assert cholera.keys() <= described.index.keys()
+    assert not set(described.of("A00-B99")) & set(described.of("A00.9"))
+    assert len(described.of("J00-J99")) > 1
+
+
 def test_spans_do_not_depend_on_the_order_of_codes_and_change_nothing():
     texts, codes = corpus(
         (5, "has fever and cough", ["R50.9", "R05"]),
