@@ -1,7 +1,6 @@
 """Checkpoints: the state of a training run on disk, its last and its best step."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -278,17 +277,3 @@ def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:
 def _path(key: Any) -> str:
     names = (getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))) for k in key)
     return "/".join(str(name) for name in names)
-
-
-def write_json(path: epath.PathLike, value: Any) -> None:
-    """Writes JSON whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
-
-
-def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Writes a file whole or not at all: to a neighbour first, then renamed."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_bytes(content)
-    temporary.replace(path)

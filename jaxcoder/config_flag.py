@@ -99,13 +99,13 @@ def load(path: str, defaults: type | None = None) -> config_dict.ConfigDict:
         if not hasattr(module, "get_config"):
             raise UserError(f"{here}: has no function get_config(argument)")
         config = module.get_config(*([argument] if argument else []))
+        if isinstance(config, config_dict.ConfigDict):
+            config = config.to_dict()  # raises where a required placeholder has no value
     except UserError:
         raise
     except Exception as error:  # whatever the user's file does wrong
         text = " ".join(str(error).split())
         raise UserError(f"{here}{_line(error, file)}: {type(error).__name__}: {text}") from error
-    if isinstance(config, config_dict.ConfigDict):
-        config = config.to_dict()
     if not isinstance(config, Mapping):
         kind = type(config).__name__
         raise UserError(f"{here}: get_config returned {kind}; expected a ConfigDict or dict")

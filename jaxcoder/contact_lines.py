@@ -1,14 +1,20 @@
 """Contacts as lines of JSON: what `predict` reads."""
 
+import collections
 import dataclasses
+import difflib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jaxcoder.records.schema import Contact, Lab, Medication, Note
 
 SECTIONS = ("notes", "medications", "labs")
+# Codes are what is predicted; a line that has them all the same is no mistake.
+_KEYS = ("contact_id", "patient_id", "start", "end", "specialty", "age", "sex", "text", "codes")
+_KEYS += SECTIONS
 
 Row = TypeVar("Row", Note, Medication, Lab)
 
@@ -22,13 +28,16 @@ class BrokenLine:
 
 
 def read(
-    lines: Iterable[bytes], sections: Sequence[str] = SECTIONS
+    lines: Iterable[bytes],
+    sections: Sequence[str] = SECTIONS,
+    dropped: collections.Counter[str] | None = None,
 ) -> Iterator[tuple[int, Contact] | BrokenLine]:
     """Reads contacts, one a line; blank lines are passed over.
 
     Args:
       lines: UTF-8.
       sections: what the coder reads; a contact with none of it is a broken line.
+      dropped: counts, by reason, the keys that are ignored and the values that are emptied.
 
     Yields:
       The line's number, from 1, and its contact; or what is wrong with the line.
@@ -37,12 +46,16 @@ def read(
         if not line.strip():
             continue
         try:
-            yield number, parse(line, sections)
+            yield number, parse(line, sections, dropped)
         except ValueError as error:
             yield BrokenLine(number, str(error))
 
 
-def parse(line: bytes | str, sections: Sequence[str] = SECTIONS) -> Contact:
+def parse(
+    line: bytes | str,
+    sections: Sequence[str] = SECTIONS,
+    dropped: collections.Counter[str] | None = None,
+) -> Contact:
     """Reads a contact from JSON.
 
     Args:
@@ -50,6 +63,7 @@ def parse(line: bytes | str, sections: Sequence[str] = SECTIONS) -> Contact:
         `text`, `medications`, `labs` (objects with the columns of the source relations), if known
         `patient_id`, `start`, `end`, `specialty`, `age`, `sex`. Null is absent; others are ignored.
       sections: what the coder reads.
+      dropped: as in `read`.
 
     Returns:
       The contact, its rows in time order, without codes; empty notes and rows are left out.
@@ -70,6 +84,8 @@ def parse(line: bytes | str, sections: Sequence[str] = SECTIONS) -> Contact:
         raise ValueError(
             f"a JSON {_kind(value)}: expected an object with contact_id and notes or text"
         )
+    dropped = collections.Counter() if dropped is None else dropped
+    _count_unknown(value, _KEYS, "", dropped)
     contact_id = value.get("contact_id")
     if isinstance(contact_id, int) and not isinstance(contact_id, bool):
         contact_id = str(contact_id)
@@ -81,7 +97,10 @@ def parse(line: bytes | str, sections: Sequence[str] = SECTIONS) -> Contact:
     if sex not in ("F", "M", "U"):
         raise ValueError("sex is none of F, M, U")
     age = _number(value.get("age"), "age")
-    notes = _rows(Note, value, "notes")
+    if age is not None and not 0 <= age <= 130:
+        dropped["age: outside 0-130 years (emptied)"] += 1
+        age = None
+    notes = _rows(Note, value, "notes", dropped)
     if value.get("text") is not None:
         notes = (Note(text=_text(value["text"], "text")),)
     contact = Contact(
@@ -90,18 +109,31 @@ def parse(line: bytes | str, sections: Sequence[str] = SECTIONS) -> Contact:
         start=_text(value.get("start"), "start"),
         end=_text(value.get("end"), "end"),
         specialty=_text(value.get("specialty"), "specialty"),
-        age=age if age is not None and 0 <= age <= 130 else None,
+        age=age,
         sex=sex,
         notes=tuple(note for note in notes if note.text.strip()),
-        medications=_rows(Medication, value, "medications"),
-        labs=_rows(Lab, value, "labs"),
+        medications=_rows(Medication, value, "medications", dropped),
+        labs=_rows(Lab, value, "labs", dropped),
     )
     if not any(getattr(contact, section) for section in sections):
         raise ValueError(f"nothing to code: expected {', '.join(sections)} that are not empty")
     return contact
 
 
-def _rows(row: type[Row], value: Mapping[str, Any], key: str) -> tuple[Row, ...]:
+def _count_unknown(
+    value: Mapping[str, Any], known: Collection[str], where: str, dropped: collections.Counter[str]
+) -> None:
+    """Counts the keys that nobody reads; a key that is no plain name is not shown."""
+    for key in value.keys() - set(known):
+        plain = re.fullmatch(r"[A-Za-z_][\w.-]{0,29}", key, re.ASCII)
+        near = difflib.get_close_matches(key.lower(), known, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        dropped[f"{where}{key if plain else '(no plain name)'}: unknown key (ignored){meant}"] += 1
+
+
+def _rows(
+    row: type[Row], value: Mapping[str, Any], key: str, dropped: collections.Counter[str]
+) -> tuple[Row, ...]:
     cells = value.get(key)
     if cells is None:
         return ()
@@ -113,6 +145,7 @@ def _rows(row: type[Row], value: Mapping[str, Any], key: str) -> tuple[Row, ...]
         if not isinstance(cell, dict):
             raise ValueError(f"{where} is a JSON {_kind(cell)}: expected an object")
         names = [field.name for field in dataclasses.fields(row)]
+        _count_unknown(cell, names, f"{key}.", dropped)
         read_cell = {
             name: (_number if name in ("low", "high") else _text)(cell[name], f"{where}.{name}")
             for name in names
@@ -122,7 +155,10 @@ def _rows(row: type[Row], value: Mapping[str, Any], key: str) -> tuple[Row, ...]
             raise ValueError(f"{where}.text is missing")
         if read_cell.get("flag"):
             flag = str(read_cell["flag"]).upper()
-            read_cell["flag"] = flag if flag in ("L", "H", "A") else ""
+            if flag not in ("L", "H", "A"):
+                dropped["labs.flag: not L, H or A (emptied)"] += 1
+                flag = ""
+            read_cell["flag"] = flag
         if any(value for name, value in read_cell.items() if name != "time"):
             rows.append(row(**read_cell))  # type: ignore[arg-type]
     # Rows without a time last, as in contact records.

@@ -1,15 +1,14 @@
 """The files of an evaluation: `eval/<split>/metrics.json details.json groups.csv codes.csv`."""
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from jaxcoder.checkpoint import write_json
 from jaxcoder.metrics.summary import Summary
+from jaxcoder.whole_file import whole_file, write_json
 
 
 def save(folder: epath.PathLike, summary: Summary, details: Mapping[str, Any]) -> None:
@@ -29,14 +28,11 @@ def save(folder: epath.PathLike, summary: Summary, details: Mapping[str, Any]) -
 
 
 def _write_csv(path: epath.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _cell(value) for key, value in row.items()})
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_text(text.getvalue())
-    temporary.replace(path)
+    with whole_file(path) as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _cell(value) for key, value in row.items()})
 
 
 def _cell(value: Any) -> Any:

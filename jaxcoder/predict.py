@@ -12,6 +12,7 @@ by their number and left out; the rest is predicted, in the order of the input, 
 is then 1. The output file appears whole or not at all.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -19,7 +20,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,6 +38,7 @@ from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact, Note
 from jaxcoder.tokens.documents import DocumentEncoder
 from jaxcoder.tokens.serialise import serialise
+from jaxcoder.whole_file import whole_file
 from jaxcoder.workdir import Workdir
 
 LOOK_AHEAD = 1024
@@ -140,6 +142,7 @@ def predict_lines(
     sections: Sequence[str],
     write: Callable[[str], Any],
     say: Callable[[BrokenLine], None],
+    dropped: collections.Counter[str],
 ) -> tuple[int, int]:
     """Predicts JSONL.
 
@@ -150,6 +153,7 @@ def predict_lines(
       sections: what it reads.
       write: takes each line of output.
       say: takes each broken line, as soon as it is read.
+      dropped: counts, by reason, what else is not read.
 
     Returns:
       Number of contacts predicted, and of broken lines.
@@ -158,7 +162,7 @@ def predict_lines(
 
     def contacts() -> Iterator[Contact]:
         nonlocal broken
-        for item in contact_lines.read(lines, sections):
+        for item in contact_lines.read(lines, sections, dropped):
             if isinstance(item, BrokenLine):
                 broken += 1
                 say(item)
@@ -244,6 +248,8 @@ def _predict_file(wanted: Any) -> None:
     predictor = _predictor(coder, wanted)
     sections = coder.experiment.tokens.serialise.sections
 
+    dropped: collections.Counter[str] = collections.Counter()
+
     def say(item: BrokenLine) -> None:
         print(f"{wanted.input}, line {item.line}: {item.reason}; left out", file=sys.stderr)
 
@@ -256,10 +262,15 @@ def _predict_file(wanted: Any) -> None:
             write = stack.enter_context(whole_file(wanted.output)).write
         bar = stack.enter_context(tqdm(unit="line", disable=not sys.stderr.isatty()))
         lines = (line for line in lines if bar.update() or True)
-        done, broken = predict_lines(lines, predictor, coder.label_space, sections, write, say)
+        done, broken = predict_lines(
+            lines, predictor, coder.label_space, sections, write, say, dropped
+        )
     where = "standard output" if wanted.output == "-" else wanted.output
     print(
-        f"{done:,} contacts predicted to {where}; {broken:,} line{'s' * (broken != 1)} left out",
+        f"{done:,} contact{'s' * (done != 1)} predicted to {where}; "
+        f"{broken:,} line{'s' * (broken != 1)} left out",
+        *(f"{count:,} × {reason}" for reason, count in dropped.most_common()),
+        sep="\n",
         file=sys.stderr,
     )
     if broken:
@@ -312,20 +323,6 @@ def _probabilities(
         placed = sharding.put_batch(scores, coder.steps.batch_sharding)
         logits_BxL = fuse(logits_BxL, placed["scores"], coder.tuned.fusion)
     return jax.nn.sigmoid(logits_BxL)
-
-
-@contextlib.contextmanager
-def whole_file(path: epath.PathLike) -> Iterator[TextIO]:
-    """Opens a text file that appears when all of it is written, or not at all."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.tmp"
-    try:
-        with temporary.open("w") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

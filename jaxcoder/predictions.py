@@ -1,5 +1,6 @@
 """Predictions of contacts: the most probable codes, and every assigned one."""
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.whole_file import whole_file
 
 SCHEMA = pa.schema(
     [
@@ -87,14 +89,12 @@ class PredictionWriter:
           threshold: that an assigned code's probability exceeds.
           top: codes a contact, beside further assigned ones.
         """
-        self.path = epath.Path(path)
-        self._temporary = self.path.parent / f".{self.path.name}.tmp"
         self._records, self._codes = records, np.array(label_space.codes, dtype=object)
         self._threshold, self._top = threshold, top
         self._rows: list[dict[str, Any]] = []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary.open("wb")
-        self._parquet = pq.ParquetWriter(self._file, SCHEMA)
+        self._exits = contextlib.ExitStack()
+        file = self._exits.enter_context(whole_file(path, "wb"))
+        self._parquet = self._exits.enter_context(pq.ParquetWriter(file, SCHEMA))
 
     def write(self, batch: Mapping[str, np.ndarray], probabilities_BxL: jax.Array) -> None:
         """Adds the real rows of a batch, in its order."""
@@ -125,12 +125,9 @@ class PredictionWriter:
     def __enter__(self) -> "PredictionWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is None:
+    def __exit__(self, *raised: Any) -> None:
+        if any(raised):
+            self._exits.__exit__(*raised)
+            return
+        with self._exits:
             self._flush()
-        self._parquet.close()
-        self._file.close()
-        if kind is None:
-            self._temporary.replace(self.path)
-        else:
-            self._temporary.unlink()

@@ -76,10 +76,10 @@ def make_scorer(workdir: Workdir, data: TokenData, baseline: str, which: str) ->
       UserError: what `trained.restore` and `baseline.fit_evidence_lexicon` raise.
     """
     if baseline in ("", "network"):
-        coder = trained.restore(workdir, which)
+        coder = trained.restore(workdir, which, alone=baseline == "network")
         details = {"checkpoint": which, "step": coder.step, "label_space": coder.label_space.hash}
         name = f"{which} checkpoint (step {coder.step})"
-        if coder.lexicon is not None and not baseline:
+        if coder.lexicon is not None:
             return _fused(coder, coder.lexicon, data, name, details)
         if baseline:
             name, details = f"{name}, network alone", details | {"baseline": baseline}
@@ -88,8 +88,7 @@ def make_scorer(workdir: Workdir, data: TokenData, baseline: str, which: str) ->
             lambda split: model_score(coder.steps, coder.params),
             coder.steps.batch_sharding,
             coder.experiment.batches,
-            # A fused coder's threshold is not that of its network.
-            coder.tuned.threshold if coder.tuned and coder.lexicon is None else None,
+            coder.tuned.threshold if coder.tuned else None,
             details,
         )
     options = workdir.read_experiment()

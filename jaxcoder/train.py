@@ -144,18 +144,20 @@ def main() -> None:
         state, metrics = jitted.train(state, sharding.put_batch(batch, jitted.batch_sharding))
         recent.append((metrics, batch["tokens"].size * jax.process_count()))
         progress = dataclasses.replace(progress, step=progress.step + 1)
-        step, ending = progress.step, progress.step == total_steps
+        step = progress.step
+        evaluating = step % evaluate_every == 0 or step == total_steps
+        saving = evaluating or step % checkpoint_every == 0
         bar.update()
 
-        if log and (step % log_every == 0 or ending):
-            numbers = _mean(recent, log.seconds)
-            log.write(step, numbers, "train")
-            bar.set_postfix({key: f"{numbers[key]:.3g}" for key in _BAR})
-        if step % log_every == 0:
+        if saving or step % log_every == 0:  # at each save, so that a resumed run logs the same
+            if log:
+                numbers = _mean(recent, log.seconds)
+                log.write(step, numbers, "train")
+                bar.set_postfix({key: f"{numbers[key]:.3g}" for key in _BAR})
             recent = []
 
         scores = None
-        if step % evaluate_every == 0 or ending:
+        if evaluating:
             summary = evaluate.evaluate(
                 model_score(jitted, jitted.evaluation_params(state)),
                 batches.evaluation_batches(data, "validation", options.batches),
@@ -171,7 +173,7 @@ def main() -> None:
                 shown = ", ".join(f"{key} {scores[key]:.4f}" for key in ("loss", "micro_f1", "map"))
                 bar.write(f"step {step} of {total_steps}: validation {shown}", file=sys.stderr)
 
-        if scores or step % checkpoint_every == 0:
+        if saving:
             coder = jitted.evaluation_params(state)
             checkpoints.save(progress, _items(state, coder), scores)
 
@@ -188,7 +190,8 @@ def main() -> None:
             if progress.step < total_steps
             else ""
         )
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         print(
             f"{workdir.path}: {progress.step} of {total_steps} steps{early}, best at step {best} "
             f"({decisive} {progress.best_value:.4f} on validation); "

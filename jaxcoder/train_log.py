@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from tensorboardX import SummaryWriter
 
+from jaxcoder.whole_file import write_bytes
 from jaxcoder.workdir import Workdir
 
 
@@ -27,9 +28,7 @@ class TrainLog:
             for line in path.read_text().splitlines(keepends=True):
                 if line.endswith("\n") and json.loads(line)["step"] <= step:
                     kept.append(line)
-        temporary = path.parent / f".{path.name}.tmp"
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
+        write_bytes(path, "".join(kept).encode())
         self._file = path.open("a")
         # purge_step hides in TensorBoard what a killed run wrote after its last checkpoint.
         self._board = SummaryWriter(str(workdir.tensorboard), purge_step=step + 1, flush_secs=10)

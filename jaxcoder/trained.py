@@ -44,12 +44,13 @@ class TrainedCoder:
     params: Any
 
 
-def restore(workdir: Workdir, which: str = "best") -> TrainedCoder:
+def restore(workdir: Workdir, which: str = "best", *, alone: bool = False) -> TrainedCoder:
     """Reads a coder from a workdir.
 
     Args:
       workdir: of a training run, finished or not.
       which: the `best` checkpoint or the `last`.
+      alone: the network alone, whatever the config fuses it with.
 
     Raises:
       UserError: there is no checkpoint, or config, label space or tokenizer do not fit it.
@@ -69,7 +70,7 @@ def restore(workdir: Workdir, which: str = "best") -> TrainedCoder:
     progress, items = checkpoints.restore(step, shapes, label_space.hash)
     checkpoints.close()
     tuned = workdir.read_tuned(step)
-    fused = options.fusion.enabled
+    fused = options.fusion.enabled and not alone
     if tuned is not None and (tuned.fusion is not None) != fused:
         tuned = None  # the config has been changed since
     if tuned is None and not fused and progress.best_step == step:

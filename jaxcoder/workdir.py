@@ -8,7 +8,6 @@ from typing import Any
 from etils import epath
 
 from jaxcoder import experiment
-from jaxcoder.checkpoint import write_bytes, write_json
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
 from jaxcoder.fusion import Weights
@@ -16,6 +15,7 @@ from jaxcoder.records.codes import LabelSpace
 from jaxcoder.settings import build, changes
 from jaxcoder.tokens.builder import TokenData, open_tokens
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
+from jaxcoder.whole_file import write_bytes, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +104,8 @@ class Workdir:
         if not self._tuned_for(config, tokens):
             self.threshold.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.mkdir(exist_ok=True)
         for file in epath.Path(data.tokenizer_dir).iterdir():
-            file.copy(self.tokenizer / file.name, overwrite=True)
+            write_bytes(self.tokenizer / file.name, file.read_bytes())
         data.label_space.save(self.label_space)
         write_json(self.data, {"tokens": tokens})
         write_json(self.config, config)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcoder.checkpoint import Checkpoints, Progress, write_json
+from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.errors import UserError
 
 
@@ -139,9 +139,3 @@ def test_a_folder_may_be_relative(tmp_path, monkeypatch):
     abstract = {"params": _abstract(_params(0.0))}
     _, items = Checkpoints("runs/c", read_only=True).restore(10, abstract, "hash")
     np.testing.assert_array_equal(items["params"]["bias"], [10.0, 10.0])
-
-
-def test_json_is_written_whole(tmp_path):
-    write_json(tmp_path / "a" / "b.json", {"x": 1})
-    assert (tmp_path / "a" / "b.json").read_text() == '{\n  "x": 1\n}\n'
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.json"]

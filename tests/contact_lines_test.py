@@ -1,3 +1,4 @@
+import collections
 import json
 
 import pytest
@@ -104,3 +105,21 @@ def test_a_coder_of_notes_cannot_code_a_contact_without_notes():
     assert contact_lines.parse(line).labs
     with pytest.raises(ValueError, match="nothing to code: expected notes that are not empty"):
         contact_lines.parse(line, ("notes",))
+
+
+def test_what_is_not_read_is_counted_and_no_value_shown():
+    dropped = collections.Counter()
+    lines = [
+        b'{"contact_id": "a", "text": "x", "medication": [{"name": "SECRET"}], "age": 200}',
+        b'{"contact_id": "b", "notes": [{"text": "x", "body": "SECRET"}], "codes": ["I10"]}',
+        b'{"contact_id": "c", "text": "x", "Mrs SECRET, born 1960": 1, "medication": []}',
+        b'{"contact_id": "d", "labs": [{"name": "y", "flag": "SECRET"}]}',
+    ]
+    assert len(list(contact_lines.read(lines, dropped=dropped))) == 4
+    assert dropped == {
+        "medication: unknown key (ignored); did you mean medications?": 2,
+        "age: outside 0-130 years (emptied)": 1,
+        "notes.body: unknown key (ignored)": 1,
+        "(no plain name): unknown key (ignored)": 1,
+        "labs.flag: not L, H or A (emptied)": 1,
+    }

@@ -145,6 +145,11 @@ def test_a_mistake_is_one_line_and_status_2(config, capsys, arguments, message):
         ("x = 1\n", "has no function get_config"),
         ("def get_config():\n    return 3\n", "get_config returned int; expected a ConfigDict"),
         ("def get_config(:\n", "line 1: SyntaxError"),
+        (
+            "from ml_collections import config_dict as c\n"
+            "def get_config():\n    return c.ConfigDict({'a': c.required_placeholder(str)})\n",
+            "RequiredValueError",
+        ),
         ("import nothing_of_that_name\n", "line 1: ModuleNotFoundError"),
     ],
 )

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 
 from jaxcoder import cli, evaluate, experiment, sharding, steps, trained
 from jaxcoder.baseline import fit_evidence_lexicon
-from jaxcoder.checkpoint import Checkpoints, Progress, write_json
+from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.fusion import Sample
 from jaxcoder.metrics.summary import KEYS
 from jaxcoder.records import builder as records_builder
@@ -22,6 +22,7 @@ from jaxcoder.scorer import fit_fusion, model_score
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.tokens.serialise import serialise
+from jaxcoder.whole_file import write_json
 from jaxcoder.workdir import Workdir
 
 CONFIG = {

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from jaxcoder import cli, experiment, predict, sharding, steps, trained
-from jaxcoder.checkpoint import Checkpoints, Progress, write_json
+from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.fusion import Weights
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact, Note
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
 from jaxcoder.tokens.tokenizer import TokenizerOptions, train_tokenizer
+from jaxcoder.whole_file import write_json
 from jaxcoder.workdir import Tuned, Workdir
 
 WORDS = ["chest", "pain", "fever", "cough", "fracture", "left", "wrist", "diabetes", "metformin"]
@@ -115,7 +116,7 @@ def test_top_codes_in_falling_order_and_every_assigned_one(trained_workdir, tmp_
 
 def test_a_broken_line_is_named_and_the_rest_predicted(trained_workdir, tmp_path, capsys):
     lines = [contact_line(0, 5), '{"contact_id": "SECRET', "", contact_line(3, 5)]
-    lines += ['{"contact_id": "e", "text": " "}', contact_line(5, 5)]
+    lines += ['{"contact_id": "e", "text": " "}', contact_line(5, 5)[:-1] + ', "note": 1}']
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     status = command(
         *("--workdir", trained_workdir.path, "--input", tmp_path / "in.jsonl"),
@@ -124,10 +125,11 @@ def test_a_broken_line_is_named_and_the_rest_predicted(trained_workdir, tmp_path
     assert status == 1
     found = [each["contact_id"] for each in read_codes(tmp_path / "out.jsonl")]
     assert found == ["contact-0", "contact-3", "contact-5"]
-    first, second, last = capsys.readouterr().err.strip().splitlines()
+    first, second, last, ignored = capsys.readouterr().err.strip().splitlines()
     assert "in.jsonl, line 2: not JSON at column 23" in first and "SECRET" not in first
     assert "in.jsonl, line 5: nothing to code" in second
     assert last.startswith("3 contacts predicted") and last.endswith("2 lines left out")
+    assert ignored == "1 × note: unknown key (ignored); did you mean notes?"
 
 
 def test_a_single_text(trained_workdir, capsys):
