@@ -103,7 +103,7 @@ def run(
     command = command or name(main)
     _quiet()
     try:
-        main(list(sys.argv[1:] if argv is None else argv))
+        main([_at_home(word) for word in (sys.argv[1:] if argv is None else argv)])
         sys.stdout.flush()
     except UserError as error:
         _exit(f"{command}: error: {_one_line(error)}", 2)
@@ -171,6 +171,14 @@ def _parse(arguments: Sequence[str], own: Sequence[str], command: str) -> None:
         raise UserError(re.sub(r"^flag --([^=]+)=", r"--\1 = ", text)) from None
     if rest:
         raise UserError(f"{rest[0]!r}: unexpected argument; options are --name=value, {see}")
+
+
+def _at_home(word: str) -> str:
+    """Expands `--name=~/x`: a shell does so at the start of a word alone, as in `--name ~/x`."""
+    option, equals, value = word.partition("=")
+    if option.startswith("--") and value.startswith("~/"):
+        value = os.path.expanduser(value)
+    return option + equals + value
 
 
 def _one_line(error: BaseException) -> str:

@@ -162,6 +162,13 @@ def test_a_config_file_that_is_none(tmp_path, capsys, text, message):
     assert message in err and err.count("\n") == 1
 
 
+def test_a_path_at_home_may_follow_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    seen = []
+    entry.run(seen.extend, ["--workdir=~/run", "--text=a ~/b = ~/c", "~/x", "--top=~"])
+    assert seen == ["--workdir=/somewhere/run", "--text=a ~/b = ~/c", "~/x", "--top=~"]
+
+
 def test_help_teaches_this_command_alone(capsys):
     entry.launch(define_flags, lambda: pytest.fail("ran"), "What it does.", ["--help"])
     out = capsys.readouterr().out
