@@ -165,7 +165,10 @@ def test_a_config_file_that_is_none(tmp_path, capsys, text, message):
 def test_a_path_at_home_may_follow_an_equals_sign(monkeypatch):
     monkeypatch.setenv("HOME", "/somewhere")
     seen = []
-    entry.run(seen.extend, ["--workdir=~/run", "--text=a ~/b = ~/c", "~/x", "--top=~"])
+    entry.run(
+        lambda words: seen.extend(words),
+        ["--workdir=~/run", "--text=a ~/b = ~/c", "~/x", "--top=~"],
+    )
     assert seen == ["--workdir=/somewhere/run", "--text=a ~/b = ~/c", "~/x", "--top=~"]
 
 

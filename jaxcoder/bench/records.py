@@ -108,7 +108,7 @@ def measure(
         path = f"{folder}/bench/layout/1.0.0"
         store.write(path, features, {"train": rows}, lambda _: {}, _REPORT)
         written = time.process_time() - started
-        data = store.Store(path, _REPORT, "run again")
+        data = store.Store(path, _REPORT, lambda _: "run again")
         records = data.split("train", decode)
         started = time.process_time()
         same = all(record == contact for record, contact in zip(records, contacts, strict=True))

@@ -37,7 +37,6 @@ from jaxcoder.records.sources.relations import RelationalSource
 
 REPORT = "records_report.json"
 _DATA_SET, _VERSION = "contact_records", "1.1.0"
-_REMEDY = "build it with `jaxcoder records --source NAME --source_dir DIR --data_dir DIR --rebuild`"
 
 _ROWS: dict[str, type] = {
     "notes": schema.Note,
@@ -83,7 +82,10 @@ class ContactData:
     """
 
     def __init__(self, path: epath.PathLike) -> None:
-        self._store = store.Store(path, REPORT, _REMEDY)
+        data_dir = epath.Path(path).parent.parent.parent
+        self._store = store.Store(
+            path, REPORT, lambda report: f"build it with `{_command(report, data_dir)}`"
+        )
         self.path = self._store.path
         self.report = self._store.report
         self.name: str = self.report["name"]
@@ -197,15 +199,28 @@ def check_same(source: Source, data: ContactData) -> None:
     Raises:
       UserError: they are not, with what differs.
     """
+    now = _identity(source)
     other = ", ".join(
-        f"{key}: {there!r} there, {here!r} here"
-        for key, there, here in settings.changes(data.identity, _identity(source), "")
+        "its files have changed" if key == "files" else f"{key}: {there!r} there, {here!r} here"
+        for key, there, here in settings.changes(data.identity, now, "")
     )
     if other:
+        command = _command({"identity": now}, data.path.parent.parent.parent)
         raise UserError(
             f"{data.path}: holds contact records of another content ({other}); replace them with "
-            "`jaxcoder records ... --rebuild`, or choose another data_dir"
+            f"`{command}`, or choose another data_dir"
         )
+
+
+def _command(report: Mapping[str, Any], data_dir: epath.Path) -> str:
+    """The command that builds contact records anew, as far as their report tells."""
+    identity = report.get("identity", {})
+    words = [f"jaxcoder records --source {identity.get('source', 'NAME')}"]
+    words += [] if identity.get("source") == "synthetic" else ["--source_dir DIR"]
+    for key, value in identity.get("options", {}).items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        words.append(f"--option {key}={text}")
+    return " ".join([*words, f"--data_dir {data_dir} --rebuild"])
 
 
 def _identity(source: Source) -> dict[str, Any]:

@@ -114,28 +114,35 @@ def _writer(
 class Store:
     """A data set on disk, checked: its report and every file are there, in their whole length."""
 
-    def __init__(self, folder: epath.PathLike, report_name: str, remedy: str) -> None:
+    def __init__(
+        self,
+        folder: epath.PathLike,
+        report_name: str,
+        remedy: Callable[[Mapping[str, Any]], str],
+    ) -> None:
         """Opens a folder that `write` made.
 
         Args:
           folder: `…/NAME/VERSION`.
           report_name: file name of its report.
-          remedy: what a user does to get a whole data set, for messages.
+          remedy: from the report, empty where it cannot be read, to what a user does to get a whole
+            data set, for messages.
 
         Raises:
           UserError: a folder that is not there, not whole, or has a truncated file.
         """
         self.path = epath.Path(folder)
-        self._remedy = remedy
+        self._remedy = remedy({})
         report = self.path / report_name
         if not report.exists():
             what = "is not whole: no" if self.path.exists() else "is not there: no"
-            raise UserError(f"{self.path}: the data set {what} {report_name}; {remedy}")
+            raise UserError(f"{self.path}: the data set {what} {report_name}; {self._remedy}")
         try:
             self.report: dict[str, Any] = json.loads(report.read_text())
             files: dict[str, int] = self.report["files"]
         except (ValueError, KeyError):
-            raise UserError(f"{report}: not a report of a data set; {remedy}") from None
+            raise UserError(f"{report}: not a report of a data set; {self._remedy}") from None
+        self._remedy = remedy(self.report)
         for name, length in files.items():
             path = self.path / name
             found = path.stat().length if path.exists() else None
@@ -145,13 +152,13 @@ class Store:
                     if found is None
                     else f"{found} bytes, expected {length}: truncated or replaced"
                 )
-                raise UserError(f"{path}: {state}; {remedy}")
+                raise UserError(f"{path}: {state}; {self._remedy}")
         try:
             self._builder = tfds.builder_from_directory(self.path)
         except Exception as error:  # TFDS has no error of its own for a broken description.
             raise UserError(
                 f"{self.path}: dataset_info.json or features.json cannot be read "
-                f"({type(error).__name__}); {remedy}"
+                f"({type(error).__name__}); {self._remedy}"
             ) from None
         self.splits = tuple(self._builder.info.splits)
 

@@ -26,8 +26,6 @@ _DATA_SET, VERSION = "token_records", "1.1.0"
 MINI = "mini"
 """The split of mini-documents: for training only."""
 
-_REMEDY = "build it with `jaxcoder tokens --config configs/NAME.py --data_dir DIR --rebuild`"
-
 Record = dict[str, Any]
 
 
@@ -87,7 +85,12 @@ class TokenData:
     """
 
     def __init__(self, path: epath.PathLike) -> None:
-        self._store = store.Store(path, REPORT, _REMEDY)
+        data_dir = epath.Path(path).parent.parent.parent
+        self._remedy = (
+            f"build it with `jaxcoder tokens --config CONFIG --data_dir {data_dir} --rebuild`, "
+            "CONFIG and its options as before"
+        )
+        self._store = store.Store(path, REPORT, lambda _: self._remedy)
         self.path = self._store.path
         self.report = self._store.report
         self.name: str = self.report["name"]
@@ -97,7 +100,7 @@ class TokenData:
         if self.label_space.hash != self.report["label_space"]:
             raise UserError(
                 f"{self.path / LABEL_SPACE}: hash {self.label_space.hash}, expected "
-                f"{self.report['label_space']}: it is another one's; {_REMEDY}"
+                f"{self.report['label_space']}: it is another one's; {self._remedy}"
             )
 
     @functools.cached_property
@@ -120,7 +123,7 @@ class TokenData:
         if contacts.identity != self.report["identity"]["contacts"]:
             raise UserError(
                 f"{self.contacts_path}: holds other contacts than those that {self.path} was made "
-                f"from; {_REMEDY}"
+                f"from; {self._remedy}"
             )
         return contacts
 
@@ -148,7 +151,9 @@ class TokenData:
             with path.open("rb") as file:
                 return np.load(file, allow_pickle=False)
         except (OSError, EOFError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({type(error).__name__}); {_REMEDY}") from None
+            raise UserError(
+                f"{path}: cannot be read ({type(error).__name__}); {self._remedy}"
+            ) from None
 
     def lengths(self, name: str) -> np.ndarray:
         """int32 [N], tokens of each record; no record is read."""

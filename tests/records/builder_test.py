@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder, store
+from jaxcoder.records.__main__ import main
 from jaxcoder.records.schema import (
     Code,
     Condition,
@@ -96,7 +97,7 @@ def test_what_is_there_is_reused_if_it_is_the_same(tmp_path):
     data = builder.build(Memory({"train": some(9)}), tmp_path, say=said.append)
     assert len(data.split("train")) == 4
     assert said == [f"Reusing contact records {data.path}"]
-    message = r"memory/1.1.0: .*options.version: 1 there, 2 here.*--rebuild"
+    message = r"memory/1.1.0: .*options.version: 1 there, 2 here.*--option version=2 .*--rebuild"
     with pytest.raises(UserError, match=message):
         builder.build(Memory({"train": some(9)}, version=2), tmp_path)
     assert len(builder.open_contacts(tmp_path, "memory").split("train")) == 4
@@ -290,3 +291,16 @@ def test_a_record_that_cannot_be_encoded_is_not_shown(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="a record does not fit its features") as raised:
         builder.build(Memory({"train": [contact]}), tmp_path)
     assert "secret" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_the_remedy_is_a_command_that_works(tmp_path):
+    data = builder.RecordsOptions(options={"patients": 30}).open()
+    data = builder.build(data, tmp_path)
+    before = list(data.split("train"))
+    (file,) = data.path.glob("*train.array_record*")
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match="truncated") as raised:
+        builder.open_contacts(data.path)
+    command = str(raised.value).partition("`jaxcoder records ")[2].partition("`")[0]
+    main(command.split())
+    assert list(builder.open_contacts(data.path).split("train")) == before
