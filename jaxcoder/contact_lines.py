@@ -13,8 +13,8 @@ from jaxcoder.records.schema import Contact, Lab, Medication, Note
 
 SECTIONS = ("notes", "medications", "labs")
 # Codes are what is predicted; a line that has them all the same is no mistake.
-_KEYS = ("contact_id", "patient_id", "start", "end", "specialty", "age", "sex", "text", "codes")
-_KEYS += SECTIONS
+_SCALARS = ("contact_id", "patient_id", "start", "end", "specialty", "age", "sex")
+_KEYS = (*_SCALARS, *SECTIONS, "text", "codes")
 
 Row = TypeVar("Row", Note, Medication, Lab)
 
