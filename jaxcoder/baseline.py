@@ -82,21 +82,23 @@ def fit_evidence_lexicon(data: TokenData, options: Experiment) -> EvidenceLexico
     def texts(contacts: Iterator[Contact]) -> Iterator[str]:
         return (serialise(contact, options.tokens.serialise).text for contact in contacts)
 
-    def silver(contacts: Iterator[Contact]) -> Iterator[list[tuple[str, str]]]:
+    def silver(contacts: Iterator[Contact]) -> Iterator[list[tuple[str, str, bool]]]:
         records = evenly(data.split("train"), most)  # in the order of the contacts
         for text, record in zip(texts(contacts), records, strict=True):
             yield [
-                (text[start:end], data.label_space.codes[label])
+                (text[start:end], data.label_space.codes[label], True)
                 for label, start, end in evidence.characters(record, provenance)
             ]
 
-    def annotated(contacts: Iterator[Contact]) -> Iterator[list[tuple[str, str]]]:
+    def annotated(contacts: Iterator[Contact]) -> Iterator[list[tuple[str, str, bool]]]:
         for contact in contacts:
-            yield [
-                (" ".join(contact.notes[note].text[start:end] for start, end in pieces), code)
-                for code, note, pieces in evidence.mentions(contact, data.label_space.granularity)
-                if code in data.label_space.index
-            ]
+            found = []
+            for code, note, places in evidence.mentions(contact, data.label_space.granularity):
+                if code in data.label_space.index:
+                    pieces = [contact.notes[note].text[start:end] for start, end in places]
+                    found.append((" ".join(pieces), code, True))
+                    found += [(piece, code, False) for piece in pieces if len(pieces) > 1]
+            yield found
 
     chosen = evenly(data.contacts().split("train"), most)
     bar = tqdm(chosen, desc="evidence lexicon", unit="contact", disable=not sys.stderr.isatty())

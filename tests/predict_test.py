@@ -222,7 +222,7 @@ def test_a_fused_coder_hears_its_lexicon(trained_workdir, tmp_path, capsys):
         EvidenceLexicon.fit(
             ["fever", "cough"],
             [["E00.0"], []],
-            [[("fever", "E00.0")], []],
+            [[("fever", "E00.0", True)], []],
             EvidenceLexiconOptions(),
         )
     )

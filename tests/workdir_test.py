@@ -103,7 +103,7 @@ def test_a_threshold_is_for_one_checkpoint_and_one_label_space(workdir):
 def test_another_lexicon_forgets_what_was_tuned_with_the_one_before(workdir):
     one, other = (
         EvidenceLexicon.fit(
-            ["fever"], [["R50.9"]], [[("fever", code)]], EvidenceLexiconOptions(max_share=1.0)
+            ["fever"], [["R50.9"]], [[("fever", code, True)]], EvidenceLexiconOptions(max_share=1.0)
         )
         for code in ("R50.9", "R50.8")
     )

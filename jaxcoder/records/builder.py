@@ -30,6 +30,7 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import schema, store
+from jaxcoder.records.findings import as_json
 from jaxcoder.records.report import SplitReport
 from jaxcoder.records.schema import Contact
 from jaxcoder.records.sources import Source, open_source
@@ -255,7 +256,7 @@ def summarise(source: Source, reports: dict[str, SplitReport]) -> dict[str, Any]
     )
     return {
         "splits": summaries,
-        "dropped": dict(sorted(source.dropped("").items())),
+        **as_json(source.dropped("")),
         "patients_in_several_splits": several,
     }
 

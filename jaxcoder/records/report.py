@@ -4,10 +4,19 @@ import collections
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaxcoder.records.findings import as_json
 from jaxcoder.records.schema import Contact
 
 _REASONS = 12
 """Lines of dropped rows that are printed for a split."""
+_OPTIONAL = {
+    "notes": "notes",
+    "medications": "medications",
+    "labs": "labs",
+    "codes": "codes",
+    "mentions": "evidence",
+}
+"""From a count to the relation that it is of, which a source may not have."""
 
 
 class SplitReport:
@@ -81,7 +90,7 @@ class SplitReport:
             "mentions": totals["mentions"],
             "contacts_without_notes": totals["contacts_without_notes"],
             "contacts_without_codes": totals["contacts_without_codes"],
-            "dropped": dict(sorted(dropped.items())),
+            **as_json(dropped),
         }
         if train is not None and occurrences:
             unseen = sum(count for code, count in self.codes.items() if code not in train.codes)
@@ -92,13 +101,16 @@ class SplitReport:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The report as text: a line a split, then a line a reason why rows were dropped."""
+    """The report as text: a line a split, what no contact has, and a line a reason of drops."""
     columns = [
         "contacts",
         "patients",
         "codes_per_contact",
         "distinct_codes",
+        "notes",
         "words_per_note",
+        "medications",
+        "labs",
         "ceiling_micro_f1",
     ]
     splits = report["splits"]
@@ -124,12 +136,21 @@ def table(report: Mapping[str, Any]) -> str:
                 ]
             )
         )
-    for name, dropped in [
-        *((f"{name}: ", summary["dropped"]) for name, summary in splits.items()),
-        ("", report["dropped"]),
-    ]:
-        most = sorted(dropped.items(), key=lambda item: -item[1])[:_REASONS]
-        lines += [f"{name}{count:,} × {reason}" for reason, count in most]
+    absent = [
+        relation
+        for key, relation in _OPTIONAL.items()
+        if not any(summary[key] for summary in splits.values())
+    ]
+    if absent:
+        lines.append(f"no contact has {', '.join(absent)}: the relations are absent or empty")
+    parts = [*((f"{name}: ", summary) for name, summary in splits.items()), ("", report)]
+    if not any(part["dropped"] for _, part in parts):
+        lines.append("nothing dropped")
+    for name, part in parts:
+        dropped, examples = part["dropped"], part.get("examples", {})
+        for reason in sorted(dropped, key=lambda reason: -dropped[reason])[:_REASONS]:
+            example = f", such as contact_id {examples[reason]}" if reason in examples else ""
+            lines.append(f"{name}{dropped[reason]:,} × {reason}{example}")
         if len(dropped) > _REASONS:
             lines.append(f"{name}{len(dropped) - _REASONS:,} more reasons in the report's file")
     if report.get("patients_in_several_splits"):

@@ -10,7 +10,8 @@ import numpy as np
 from etils import epath
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.codes import GRANULARITIES, SYSTEMS, LabelSpace, normalise, roll_up
+from jaxcoder.records.code_systems import SYSTEMS, normalise
+from jaxcoder.records.codes import GRANULARITIES, LabelSpace, roll_up
 from jaxcoder.records.schema import ROLES, Contact
 
 _RANK = {role: rank for rank, role in enumerate(("primary", "secondary", "unknown"))}

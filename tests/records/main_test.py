@@ -32,7 +32,12 @@ def test_builds_and_prints_the_report(extract, tmp_path, capsys):
 
 def test_check_writes_nothing(extract, tmp_path, capsys):
     command.main(["--source", "tables", "--source_dir", str(extract), "--check"])
-    assert capsys.readouterr().out.splitlines()[1].startswith("train")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("train")
+    assert lines[-2:] == [
+        "no contact has notes, medications, labs, evidence: the relations are absent or empty",
+        "nothing dropped",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["extract"]
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.report import SplitReport, table
 from jaxcoder.records.schema import Code, Condition, Contact, Evidence, Lab, Medication, Note
 
@@ -50,6 +51,33 @@ def test_counts_by_hand():
     assert train.overlap(validation) == 1
 
 
+def test_an_example_of_each_reason_stands_beside_the_counts():
+    findings = Findings()
+    findings.add("labs.flag: not L, H or A (emptied)", "02")
+    summary = reports()[0].summary(findings, None)
+    assert summary["dropped"] == {"labs.flag: not L, H or A (emptied)": 1}
+    assert summary["examples"] == {"labs.flag: not L, H or A (emptied)": "'02'"}
+
+
+def test_the_table_tells_what_there_is_and_what_there_is_not():
+    train, validation = reports()
+    content = {
+        "splits": {"train": train.summary({}, None), "validation": validation.summary({}, train)},
+        "dropped": {},
+    }
+    lines = table(content).splitlines()
+    rows = [dict(zip(lines[0].split(), line.split(), strict=True)) for line in lines[1:3]]
+    assert [row["notes"] for row in rows] == ["3", "0"]
+    assert [(row["medications"], row["labs"]) for row in rows] == [("1", "2"), ("0", "0")]
+    assert lines[3:] == ["nothing dropped"]
+    content["splits"].pop("train")
+    lines = table(content).splitlines()
+    assert lines[2:] == [
+        "no contact has notes, medications, labs, evidence: the relations are absent or empty",
+        "nothing dropped",
+    ]
+
+
 def test_the_ceiling_is_there_only_where_the_truth_is():
     pytest.importorskip("jaxcoder.records.sources.synthetic.ceiling")
     report = SplitReport()
@@ -66,7 +94,8 @@ def test_the_table_has_a_line_a_split_and_a_line_a_reason():
                 "train": train.summary({"codes: malformed icd10 code X": 3}, None),
                 "validation": validation.summary({f"reason {i}": i + 1 for i in range(14)}, train),
             },
-            "dropped": {"notes: no contact_id": 7},
+            "dropped": {"notes: no contact_id": 7, "notes: contact_id not in contacts": 2},
+            "examples": {"notes: contact_id not in contacts": "'99'"},
             "patients_in_several_splits": 1,
         }
     )
@@ -79,4 +108,6 @@ def test_the_table_has_a_line_a_split_and_a_line_a_reason():
     assert "validation: 1 × reason 0" not in lines
     assert "validation: 2 more reasons in the report's file" in lines
     assert "7 × notes: no contact_id" in lines
+    assert "2 × notes: contact_id not in contacts, such as contact_id '99'" in lines
+    assert "nothing dropped" not in lines
     assert "1 patients stand in more than one split" in lines

@@ -15,10 +15,10 @@ TEXTS = [
 ]
 CODES = [["R60.0"], ["R60.0"], ["R60.9"], ["R50.9"], ["R60.9"]]
 STRINGS = [
-    [("edema of both legs", "R60.0")],
-    [("edema legs", "R60.0")],
-    [("the edema", "R60.9")],
-    [("fever", "R50.9")],
+    [("edema of both legs", "R60.0", True)],
+    [("edema legs", "R60.0", True)],
+    [("the edema", "R60.9", True)],
+    [("fever", "R50.9", True)],
     [],
 ]
 
@@ -37,6 +37,16 @@ def test_scores_by_hand():
     # {fever} was found in 2, coded R50.9 in 1, where it was the evidence.
     assert lexicon.scores("FEVER") == pytest.approx({"R50.9": 1 / 3})
     assert lexicon.scores("cough") == {}
+
+
+def test_a_piece_of_a_mention_is_found_but_proves_nothing():
+    pieces = [("edema", "R60.0", False), ("legs", "R60.0", False)]
+    options = EvidenceLexiconOptions(max_share=0.7)
+    lexicon = EvidenceLexicon.fit(TEXTS, CODES, [STRINGS[0] + pieces, *STRINGS[1:]], options)
+    # {legs} was found in 2 documents, both coded R60.0: 2 / 2 / (2 + 1).
+    assert lexicon.scores("legs") == pytest.approx({"R60.0": 1 / 3})
+    # {edema} was found in 3, 2 of them coded R60.0, and R60.9 as above.
+    assert lexicon.scores("edema") == pytest.approx({"R60.0": 1 / 4, "R60.9": 1 / 4})
 
 
 def test_words_stand_close_together_in_one_sentence():
@@ -97,7 +107,7 @@ def test_silver_strings_of_codiesp_beat_the_ngrams(shared_data):
         texts, codes, LexiconOptions(), {code: long for code, (_, _, long) in table.items()}
     )
     strings = [
-        [(text[start:end], code) for code, start, end in lexicon.silver_spans(text, mine)]
+        [(text[start:end], code, True) for code, start, end in lexicon.silver_spans(text, mine)]
         for text, mine in zip(texts, codes, strict=True)
     ]
     evidence = EvidenceLexicon.fit(texts, codes, strings, EvidenceLexiconOptions())

@@ -1,13 +1,14 @@
 """Which split every contact of a relational source belongs to: by hash or by a published list."""
 
-import collections
 from collections.abc import Callable, Iterator, Sequence
 
 import duckdb
 import pyarrow as pa
 
 from jaxcoder.errors import UserError
+from jaxcoder.records.findings import Findings, shown
 from jaxcoder.records.schema import SPLITS
+from jaxcoder.records.sources.survey import unlike
 from jaxcoder.records.split import split_of
 
 _NAMES = {**{split: split for split in SPLITS}, "val": "validation", "dev": "validation"}
@@ -20,7 +21,7 @@ def assign(
     where: Callable[[str], str],
     seed: int,
     shares: Sequence[float],
-) -> collections.Counter[str]:
+) -> Findings:
     """Makes the table `ids` of contact_id, patient_id and split.
 
     Args:
@@ -32,35 +33,36 @@ def assign(
       shares: of train, validation and test.
 
     Returns:
-      How many contacts were left out, by reason.
+      The contacts that were left out, by reason.
 
     Raises:
-      UserError: a contact in two rows, an unknown split, or a patient in two splits.
+      UserError: a contact in two rows, an unknown split, a patient in two splits, or a list of
+        others' ids.
     """
-    dropped: collections.Counter[str] = collections.Counter()
+    dropped = Findings()
     ids.create("held")
-    row = connection.execute(
-        "SELECT count(*) FROM held WHERE contact_id IS NULL OR patient_id IS NULL"
-    ).fetchone()
-    if row and row[0]:
-        dropped["contacts: no contact_id or no patient_id"] = row[0]
-        connection.execute("DELETE FROM held WHERE contact_id IS NULL OR patient_id IS NULL")
+    ((count, example),) = connection.execute(
+        "SELECT count(*), min(contact_id) FROM held WHERE contact_id IS NULL OR patient_id IS NULL"
+    ).fetchall()
+    dropped.add("contacts: no contact_id or no patient_id", example, count)
+    connection.execute("DELETE FROM held WHERE contact_id IS NULL OR patient_id IS NULL")
     twice = connection.execute(
         "SELECT contact_id, count(*) FROM held GROUP BY contact_id HAVING count(*) > 1 "
         "ORDER BY contact_id LIMIT 1"
     ).fetchone()
     if twice:
         raise UserError(
-            f"{where('contacts')}: contact_id {twice[0]!r} stands in {twice[1]} rows; "
+            f"{where('contacts')}: contact_id {shown(twice[0])} stands in {twice[1]} rows; "
             "expected one row a contact"
         )
     if published is None:
         _from_hash(connection, seed, shares)
     else:
-        _from_list(connection, published, where("splits"))
-        row = connection.execute("SELECT count(*) FROM ids WHERE split IS NULL").fetchone()
-        if row and row[0]:
-            dropped["contacts: not in the relation splits"] = row[0]
+        _from_list(connection, published, where)
+        ((count, example),) = connection.execute(
+            "SELECT count(*), min(contact_id) FROM ids WHERE split IS NULL"
+        ).fetchall()
+        dropped.add("contacts: not in the relation splits", example, count)
     connection.execute("DROP TABLE held")
     return dropped
 
@@ -81,8 +83,11 @@ def _from_hash(connection: duckdb.DuckDBPyConnection, seed: int, shares: Sequenc
 
 
 def _from_list(
-    connection: duckdb.DuckDBPyConnection, published: duckdb.DuckDBPyRelation, where: str
+    connection: duckdb.DuckDBPyConnection,
+    published: duckdb.DuckDBPyRelation,
+    where: Callable[[str], str],
 ) -> None:
+    file = where("splits")
     # A list with both ids is read by contact; that a patient has one split is checked below.
     key = "contact_id" if "contact_id" in published.columns else "patient_id"
     published.create("published")
@@ -96,25 +101,32 @@ def _from_list(
         "SELECT written FROM named WHERE split IS NULL ORDER BY written LIMIT 1"
     ).fetchone()
     if unknown:
-        raise UserError(f"{where}: split {unknown[0]!r}; expected one of {', '.join(_NAMES)}")
+        raise UserError(f"{file}: split {unknown[0]!r}; expected one of {', '.join(_NAMES)}")
     torn = "string_agg(DISTINCT split, ' and ' ORDER BY split)"
     conflict = connection.execute(
         f"SELECT id, {torn} FROM named GROUP BY id HAVING count(DISTINCT split) > 1 "
         "ORDER BY id LIMIT 1"
     ).fetchone()
     if conflict:
-        raise UserError(f"{where}: {key} {conflict[0]!r} is in {conflict[1]}; expected one split")
+        raise UserError(
+            f"{file}: {key} {shown(conflict[0])} is in {conflict[1]}; expected one split"
+        )
     connection.execute(
         "CREATE TABLE ids AS SELECT contact_id, patient_id, split FROM held LEFT JOIN "
         f"(SELECT DISTINCT id, split FROM named) AS named ON named.id = held.{key}"
     )
+    ((matched, here, there),) = connection.execute(
+        f"SELECT count(split), (SELECT min(id) FROM named), min({key}) FROM ids"
+    ).fetchall()
+    if not matched and None not in (here, there):
+        raise unlike(file, key, here, where("contacts"), there)
     conflict = connection.execute(
         f"SELECT patient_id, {torn} FROM ids GROUP BY patient_id "
         "HAVING count(DISTINCT split) > 1 ORDER BY patient_id LIMIT 1"
     ).fetchone()
     if conflict:
         raise UserError(
-            f"{where}: contacts of patient_id {conflict[0]!r} are in {conflict[1]}; "
+            f"{file}: contacts of patient_id {shown(conflict[0])} are in {conflict[1]}; "
             "a split is by patient: give each patient one"
         )
     connection.execute("DROP TABLE published; DROP TABLE named")

@@ -1,19 +1,24 @@
 """One contact from its rows: what the five relations hold about it, typed, checked and counted."""
 
-import collections
 import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxcoder.records import codes as icd
+from jaxcoder.records import code_systems
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import ROLES, Code, Contact, Evidence, Lab, Medication, Note
 
 Row = tuple[Any, ...]
-"""The columns of a relation, in the order of `relations.COLUMNS`; None is null."""
+"""The columns of a relation, in the order of `columns.COLUMNS`; None is null."""
 
 _SEX = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U", "": "U"}
+
+# What findings may show. Where columns have shifted, anything stands in their place: a name, a
+# personal number.
+_CODE_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9.]{0,7}|[0-9]{1,3}\.?[0-9]{0,2}")
+_SYSTEM_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,11}")
 
 
 class Groups:
@@ -33,7 +38,7 @@ class Groups:
 
 
 def nest(
-    row: Row, children: Mapping[str, Sequence[Row]], system: str, dropped: collections.Counter[str]
+    row: Row, children: Mapping[str, Sequence[Row]], system: str, dropped: Findings
 ) -> Contact:
     """Makes a contact.
 
@@ -48,11 +53,11 @@ def nest(
     """
     contact_id, patient_id, start, end, specialty, age, sex = row
     if age is not None and not 0 <= age <= 130:
-        dropped["contacts.age: outside 0-130 years (emptied)"] += 1
+        dropped.add("contacts.age: outside 0-130 years (emptied)", contact_id)
         age = None
     sex = (sex or "").strip().upper()
     if sex not in _SEX:
-        dropped["contacts.sex: not F, M or U (set to U)"] += 1
+        dropped.add("contacts.sex: not F, M or U (set to U)", contact_id)
     notes = tuple(
         Note(text or "", kind or "", time or "")
         for _, time, kind, text in children.get("notes", ())
@@ -69,7 +74,7 @@ def nest(
             unit or "",
             low,
             high,
-            _flag(flag, dropped) if flag else "",
+            _flag(flag, contact_id, dropped) if flag else "",
             time or "",
         )
         for _, time, code, name, value, unit, low, high, flag in children.get("labs", ())
@@ -91,22 +96,20 @@ def nest(
     )
 
 
-def _codes(
-    rows: Sequence[Row], default: str, dropped: collections.Counter[str]
-) -> tuple[Code, ...]:
+def _codes(rows: Sequence[Row], default: str, dropped: Findings) -> tuple[Code, ...]:
     codes: dict[str, Code] = {}
-    for _, written, system, role, rank in rows:
+    for contact_id, written, system, role, rank in rows:
         try:
             code, system = _normalised(written, system or default)
         except ValueError as error:
-            dropped[f"codes: {error}"] += 1
+            dropped.add(f"codes: {error}", contact_id)
             continue
         role = (role or "unknown").strip().lower()
         if role not in ROLES:
-            dropped[f"codes.role: not {', '.join(ROLES)} (set to unknown)"] += 1
+            dropped.add(f"codes.role: not {', '.join(ROLES)} (set to unknown)", contact_id)
             role = "unknown"
         if code in codes:
-            dropped["codes: code repeated in its contact"] += 1
+            dropped.add("codes: code repeated in its contact", contact_id)
         else:
             codes[code] = Code(code, system, role, max(0, rank or 0))
     return tuple(codes.values())
@@ -116,43 +119,44 @@ def _evidence(
     rows: Sequence[Row],
     notes: Sequence[Note],
     codes: Sequence[Code],
-    dropped: collections.Counter[str],
+    dropped: Findings,
 ) -> tuple[Evidence, ...]:
     systems = {code.code: code.system for code in codes}
     evidence = []
-    for mention, (_, written, note, start, end) in enumerate(rows):
+    for mention, (contact_id, written, note, start, end) in enumerate(rows):
         code = _match(written, systems)
         if code is None:
-            dropped["evidence: the contact does not have the code"] += 1
+            dropped.add("evidence: the contact does not have the code", contact_id)
         elif note is None or not 0 <= note < len(notes):
-            dropped["evidence: the contact does not have the note"] += 1
+            dropped.add("evidence: the contact does not have the note", contact_id)
         elif start is None or end is None or not 0 <= start < end <= len(notes[note].text):
-            dropped["evidence: offsets outside the note"] += 1
+            dropped.add("evidence: offsets outside the note", contact_id)
         else:
             evidence.append(Evidence(code, note, start, end, mention))
     return tuple(evidence)
 
 
-def _flag(flag: str, dropped: collections.Counter[str]) -> str:
+def _flag(flag: str, contact_id: str, dropped: Findings) -> str:
     if flag.upper() in ("L", "H", "A"):
         return flag.upper()
-    dropped["labs.flag: not L, H or A (emptied)"] += 1
+    dropped.add("labs.flag: not L, H or A (emptied)", contact_id)
     return ""
 
 
 @functools.lru_cache(maxsize=100_000)
 def _normalised(written: str, system: str) -> tuple[str, str]:
-    """The normalised code and system; the ValueError shows a code, never a sentence."""
-    shown = written if re.fullmatch(r"[\w.+*†!-]{1,10}", written) else "(longer than any code)"
+    """The normalised code and system; the ValueError shows what looks like them, nothing else."""
     try:
-        system = icd.canonical_system(system)
+        system = code_systems.canonical_system(system)
     except ValueError:
+        shown = repr(system) if _SYSTEM_LIKE.fullmatch(system) else "(not shown)"
         raise ValueError(
-            f"unknown system {system[:20]!r}; expected {', '.join(icd.SYSTEMS)}"
+            f"unknown system {shown}; expected {', '.join(code_systems.SYSTEMS)}"
         ) from None
     try:
-        return icd.normalise(written, system), system
+        return code_systems.normalise(written, system), system
     except ValueError:
+        shown = written if _CODE_LIKE.fullmatch(written) else "(not shown)"
         raise ValueError(f"malformed {system} code {shown}") from None
 
 

@@ -6,7 +6,6 @@ rows too, but does not spill: 20 million rows under a limit of 2 GB die.
 """
 
 import abc
-import collections
 import contextlib
 import functools
 import math
@@ -21,54 +20,14 @@ import duckdb
 import pyarrow as pa
 
 from jaxcoder.errors import UserError
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import SPLITS, Contact
+from jaxcoder.records.sources import columns
 from jaxcoder.records.sources.assignment import assign
+from jaxcoder.records.sources.columns import COLUMNS, quoted, typed
+from jaxcoder.records.sources.csv_files import refusal
 from jaxcoder.records.sources.nest import Groups, nest
-
-# What a column holds: an id may not be null; a place is an integer that a row of evidence cannot do
-# without.
-_ID, _TEXT, _TIME, _NUMBER, _INTEGER, _PLACE = (
-    "id",
-    "text",
-    "timestamp",
-    "number",
-    "integer",
-    "place",
-)
-COLUMNS: dict[str, dict[str, str]] = {
-    "contacts": {
-        "contact_id": _ID,
-        "patient_id": _ID,
-        "start": _TIME,
-        "end": _TIME,
-        "specialty": _TEXT,
-        "age": _NUMBER,
-        "sex": _TEXT,
-    },
-    "notes": {"contact_id": _ID, "time": _TIME, "kind": _TEXT, "text": _TEXT},
-    "medications": {
-        "contact_id": _ID,
-        "time": _TIME,
-        "code": _TEXT,
-        "name": _TEXT,
-        "dose": _TEXT,
-        "route": _TEXT,
-    },
-    "labs": {
-        "contact_id": _ID,
-        "time": _TIME,
-        "code": _TEXT,
-        "name": _TEXT,
-        "value": _TEXT,
-        "unit": _TEXT,
-        "low": _NUMBER,
-        "high": _NUMBER,
-        "flag": _TEXT,
-    },
-    "codes": {"contact_id": _ID, "code": _ID, "system": _TEXT, "role": _TEXT, "rank": _INTEGER},
-    "evidence": {"contact_id": _ID, "code": _ID, "note": _PLACE, "start": _PLACE, "end": _PLACE},
-}
-"""The relations that nest into a contact, their columns, and what each holds."""
+from jaxcoder.records.sources.survey import survey
 
 _ORDER = {
     "notes": "time NULLS LAST",
@@ -77,17 +36,7 @@ _ORDER = {
     "codes": "rank NULLS LAST",
     "evidence": 'note, "start", "end"',
 }
-_SQL = {
-    _ID: "nullif(CAST({} AS VARCHAR), '')",
-    _TEXT: "CAST({} AS VARCHAR)",
-    _TIME: "strftime(TRY_CAST({} AS TIMESTAMP), '%Y-%m-%dT%H:%M:%S')",
-    _NUMBER: "TRY_CAST({} AS DOUBLE)",
-    _INTEGER: "TRY_CAST({} AS BIGINT)",
-    _PLACE: "TRY_CAST({} AS BIGINT)",
-}
 _BATCH = 2048
-_ROW_BYTES = 64
-"""What a row takes in a sort, beside its texts."""
 _SORTED_SHARE = 0.3
 """Share of the memory limit that the rows of a range may take; a sort takes twice its rows."""
 
@@ -118,7 +67,7 @@ class RelationalSource(abc.ABC):
         self._system, self._memory_limit = system, memory_limit
         self._memory = size(memory_limit)
         self._bytes = 0
-        self._dropped: dict[str, collections.Counter[str]] = {}
+        self._dropped: dict[str, Findings] = {}
         self._exits = contextlib.ExitStack()
         weakref.finalize(self, self._exits.close)
 
@@ -153,7 +102,7 @@ class RelationalSource(abc.ABC):
         Raises:
           UserError: a missing column, an unreadable file, ids or splits that contradict each other.
         """
-        dropped = self._dropped[split] = collections.Counter()
+        dropped = self._dropped[split] = Findings()
         for ids in self._ranges(split):
             children = {
                 relation: Groups(self._rows(relation, ids, dropped))
@@ -183,7 +132,7 @@ class RelationalSource(abc.ABC):
             "place FROM ids WHERE split = ?) WHERE (place - 1) % ? = 0 ORDER BY contact_id",
             [split, each],
         ).fetchall()
-        bounds = [_literal(start) for (start,) in starts]
+        bounds = [columns.literal(start) for (start,) in starts]
         ranges = []
         for number, bound in enumerate(bounds):
             condition = f"ids.split = '{split}' AND ids.contact_id >= {bound}"
@@ -192,26 +141,22 @@ class RelationalSource(abc.ABC):
             ranges.append(condition)
         return ranges
 
-    def _rows(
-        self, relation: str, ids: str, dropped: collections.Counter[str]
-    ) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, relation: str, ids: str, dropped: Findings) -> Iterator[tuple[Any, ...]]:
         """Typed rows of the contacts that `ids` tells, ordered by contact and within it."""
-        kinds = COLUMNS[relation]
-        typed, failed = [], []
-        for place, (column, kind) in enumerate(kinds.items()):
-            found = _quoted(self._columns[relation][column])
-            typed.append(f"{_SQL[kind].format(found)} AS {_quoted(column)}")
-            if kind in (_TIME, _NUMBER, _INTEGER, _PLACE):
-                # One bit a column whose value is there but cannot be read as its type.
-                empty = f"({found} IS NULL OR CAST({found} AS VARCHAR) = '')"
-                failed.append(
-                    f"CASE WHEN {empty} OR {_SQL[kind].format(found)} IS NOT NULL THEN 0 "
-                    f"ELSE {1 << place} END"
-                )
-        names = ", ".join(f"typed.{_quoted(column)}" for column in kinds)
-        there = " AND ".join(
-            f"typed.{column} IS NOT NULL" for column, kind in kinds.items() if kind == _ID
+        kinds, found = COLUMNS[relation], self._columns[relation]
+        reads = [f"{typed(kind, found[name])} AS {quoted(name)}" for name, kind in kinds.items()]
+        failures = {
+            f"{relation}.{name}: not of type {kind} (emptied)": failed
+            for name, kind in kinds.items()
+            if (failed := columns.failed(kind, found[name]))
+        }
+        # One bit a column whose value is there but cannot be read as its kind.
+        bits_sql = " + ".join(
+            f"CASE WHEN {failed} THEN {1 << place} ELSE 0 END"
+            for place, failed in enumerate(failures.values())
         )
+        names = ", ".join(f"typed.{quoted(name)}" for name in kinds)
+        there = " AND ".join(f"typed.{name} IS NOT NULL" for name in columns.required(relation))
         order = f", {_ORDER[relation]}, number" if relation in _ORDER else ""
         # The cursor is another connection to the same database: a connection has one open stream at
         # a time.
@@ -219,22 +164,19 @@ class RelationalSource(abc.ABC):
         raw = self.relations(cursor)[relation]  # noqa: F841 - the query names it
         query = f"""
             SELECT {names}, typed.failed FROM (
-              SELECT {", ".join(typed)}, {" + ".join(failed) or "0"} AS failed,
+              SELECT {", ".join(reads)}, {bits_sql or "0"} AS failed,
                 row_number() OVER () AS number FROM raw
             ) AS typed JOIN ids USING (contact_id)
             WHERE {ids} AND {there} ORDER BY contact_id{order}"""
-        columns = list(kinds)
         with self._reading(relation):
             for batch in cursor.sql(query).to_arrow_reader(_BATCH):
                 for *row, bits in zip(
                     *(column.to_pylist() for column in batch.columns), strict=True
                 ):
                     if bits:
-                        for place, column in enumerate(columns):
+                        for place, reason in enumerate(failures):
                             if bits >> place & 1:
-                                dropped[
-                                    f"{relation}.{column}: not of type {kinds[column]} (emptied)"
-                                ] += 1
+                                dropped.add(reason, row[0])
                     yield tuple(row)
 
     @functools.cached_property
@@ -243,6 +185,7 @@ class RelationalSource(abc.ABC):
         folder = self._exits.enter_context(tempfile.TemporaryDirectory(prefix="jaxcoder-"))
         connection = duckdb.connect(str(pathlib.Path(folder) / "work.duckdb"))
         self._exits.callback(connection.close)
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # global: for its cursors too
         connection.execute("SET memory_limit = ?", [self._memory_limit])
         connection.execute("SET temp_directory = ?", [str(pathlib.Path(folder) / "spill")])
         self._assign(connection)
@@ -251,31 +194,19 @@ class RelationalSource(abc.ABC):
     @functools.cached_property
     def _columns(self) -> dict[str, dict[str, str]]:
         """From a relation and the name a column should have to the name that it has."""
-        columns = {}
+        found = {}
         for relation, held in self.relations(self._header_connection).items():
             with self._reading(relation):
-                found = list(held.columns)
-            by_name: dict[str, str] = {}
-            for column in found:
-                key = column.strip().lower()
-                if key in by_name:
-                    raise UserError(
-                        f"{self.where(relation)}: columns {by_name[key]!r} and {column!r} have the "
-                        "same name; rename one"
-                    )
-                by_name[key] = column
+                names = columns.by_name(held.columns, self.where(relation))
             for wanted in COLUMNS.get(relation, {}):
-                if wanted not in by_name:
-                    raise UserError(
-                        f"{self.where(relation)}: column {wanted!r} is missing; found "
-                        f"{', '.join(found)}; rename one, or add it (empty, unless it is an id)"
-                    )
-            columns[relation] = by_name
-        if "contacts" not in columns:
+                if wanted not in names:
+                    raise columns.missing(wanted, relation, names, self.where(relation))
+            found[relation] = names
+        if "contacts" not in found:
             raise UserError(
                 f"{self.where('contacts')}: relation contacts is missing; it is compulsory"
             )
-        return columns
+        return found
 
     @functools.cached_property
     def _header_connection(self) -> duckdb.DuckDBPyConnection:
@@ -285,22 +216,18 @@ class RelationalSource(abc.ABC):
 
     def _assign(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Makes the table `ids`, and counts the rows that no split has."""
-        columns, held = self._columns, self.relations(connection)
+        found, held = self._columns, self.relations(connection)
 
         def as_text(relation: str, names: Iterable[str], *more: str) -> duckdb.DuckDBPyRelation:
-            found = columns[relation]
-            ids = (f"{_SQL[_ID].format(_quoted(found[name]))} AS {name}" for name in names)
+            ids = (f"{typed(columns.ID, found[relation][name])} AS {name}" for name in names)
             return held[relation].project(", ".join((*ids, *more)))
 
         published = None
-        if "splits" in columns:
-            keys = [key for key in ("patient_id", "contact_id") if key in columns["splits"]]
-            if not keys or "split" not in columns["splits"]:
-                raise UserError(
-                    f"{self.where('splits')}: column "
-                    f"{'split' if keys else 'patient_id or contact_id'} is missing; "
-                    f"found {', '.join(columns['splits'].values())}"
-                )
+        if "splits" in found:
+            keys = [key for key in ("patient_id", "contact_id") if key in found["splits"]]
+            if not keys or "split" not in found["splits"]:
+                lacking = "split" if keys else "patient_id or contact_id"
+                raise columns.missing(lacking, "splits", found["splits"], self.where("splits"))
             published = as_text("splits", (*keys, "split"))
         with self._reading("splits" if published is not None else "contacts"):
             dropped = self._dropped[""] = assign(
@@ -311,49 +238,29 @@ class RelationalSource(abc.ABC):
                 self._seed,
                 self._shares,
             )
-        for relation in (name for name in COLUMNS if name != "contacts" and name in columns):
-            wanted = [key for key, kind in COLUMNS[relation].items() if kind == _ID]
-            missing = " OR ".join(f"rows.{key} IS NULL" for key in wanted)
+        for relation in (name for name in COLUMNS if name != "contacts" and name in found):
             texts = " + ".join(
-                f"coalesce(strlen(CAST({_quoted(column)} AS VARCHAR)), 0)"
-                for column in columns[relation].values()
+                f"coalesce(strlen(CAST({quoted(column)} AS VARCHAR)), 0)"
+                for column in found[relation].values()
             )
-            rows = as_text(relation, wanted, f"{texts} AS length").set_alias("rows")
-            known = connection.table("ids").set_alias("ids")
+            rows = as_text(relation, columns.required(relation), f"{texts} AS length")
             with self._reading(relation):
-                counts = (
-                    rows.join(known, "rows.contact_id = ids.contact_id", "left")
-                    .aggregate(
-                        f"count(*) FILTER ({missing}), "
-                        f"count(*) FILTER (NOT ({missing}) AND ids.contact_id IS NULL), "
-                        f"coalesce(sum(length), 0) + {_ROW_BYTES} * count(*)"
-                    )
-                    .fetchall()[0]
-                )
-            *missed, length = counts
-            self._bytes += int(length)
-            reasons = (f"no {' or no '.join(wanted)}", "contact_id not in contacts")
-            for reason, count in zip(reasons, missed, strict=True):
-                if count:
-                    dropped[f"{relation}: {reason}"] += count
+                self._bytes += survey(connection, relation, rows, self.where, dropped)
 
     @contextlib.contextmanager
     def _reading(self, relation: str) -> Iterator[None]:
         """Turns DuckDB's errors into the user's, without the rows that they quote: notes, maybe."""
         try:
             yield
-        except duckdb.OutOfMemoryException:
-            raise UserError(
-                f"{self.where(relation)}: does not fit memory_limit = {self._memory_limit}, or the "
-                "temporary folder is full; raise option memory_limit, or set TMPDIR to another disk"
-            ) from None
         except (duckdb.Error, pa.ArrowException) as error:
-            line = re.search(r"\bLine: (\d+)", str(error))
-            place = f", line {line[1]}" if line else ""
-            raise UserError(
-                f"{self.where(relation)}{place}: cannot be read ({type(error).__name__}); expected "
-                "Parquet, or CSV with a header, quoted by double quotes"
-            ) from None
+            message = str(error)
+            if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in message:
+                raise UserError(
+                    f"{self.where(relation)}: does not fit memory_limit = {self._memory_limit}, or "
+                    "the temporary folder is full; raise option memory_limit, or set TMPDIR to "
+                    "another disk"
+                ) from None
+            raise refusal(self.where(relation), message) from None
 
 
 def size(text: str) -> int:
@@ -366,13 +273,3 @@ def size(text: str) -> int:
     if not match:
         raise ValueError(f"memory_limit = {text!r}: expected a size such as 2GB")
     return int(float(match[1]) * 1000 ** ("KMGT".index(match[2].upper()) + 1))
-
-
-def _literal(text: str) -> str:
-    escaped = text.replace("'", "''")
-    return f"'{escaped}'"
-
-
-def _quoted(name: str) -> str:
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'

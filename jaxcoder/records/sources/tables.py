@@ -1,8 +1,8 @@
 """A user's own extract: the five relations as Parquet or CSV files in one folder."""
 
-import csv
 import dataclasses
-import gzip
+import difflib
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,12 +12,16 @@ from etils import epath
 
 from jaxcoder import settings
 from jaxcoder.errors import UserError
-from jaxcoder.records import codes as icd
-from jaxcoder.records.sources import fingerprint, parse_options
-from jaxcoder.records.sources.relations import COLUMNS, RelationalSource, size
+from jaxcoder.records import code_systems
+from jaxcoder.records.sources import csv_files, fingerprint, parse_options
+from jaxcoder.records.sources.columns import COLUMNS
+from jaxcoder.records.sources.relations import RelationalSource, size
 from jaxcoder.records.split import split_of
 
-_ENDINGS = (".parquet", ".csv", ".csv.gz")
+_RELATIONS = (*COLUMNS, "splits")
+_ENDINGS = (".parquet", *csv_files.ENDINGS)
+_TABLE = re.compile(r"(parquet|pq|csv|tsv|xlsx?)(\.(gz|zstd?|bz2|xz|zip))?", re.IGNORECASE)
+"""Endings of a table, such as a user may think is read."""
 
 
 def _shares(text: str) -> tuple[float, ...]:
@@ -46,7 +50,7 @@ class TablesOptions:
         if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
             raise ValueError(f"name = {self.name!r}: expected letters, digits and _")
         split_of("", self.seed, self.shares)
-        icd.canonical_system(self.system)
+        code_systems.canonical_system(self.system)
         size(self.memory_limit)
 
 
@@ -69,29 +73,7 @@ class Tables(RelationalSource):
         )
         self._folder = source_dir
         self.name = self._options.name
-        self._files: dict[str, list[epath.Path]] = {}
-        for relation in (*COLUMNS, "splits"):
-            found = [source_dir / f"{relation}{ending}" for ending in _ENDINGS]
-            found = [path for path in found if path.exists()]
-            parts = source_dir / relation
-            if len(found) + parts.is_dir() > 1:
-                names = ", ".join(
-                    path.name for path in (*found, *([parts] if parts.is_dir() else []))
-                )
-                raise UserError(
-                    f"{source_dir}: {names}: expected one file for relation {relation}; "
-                    "remove the others"
-                )
-            if parts.is_dir():
-                found = sorted(parts.glob("*.parquet"), key=str)
-                if not found:
-                    raise UserError(
-                        f"{parts}: no .parquet file in it; expected parts of relation {relation}"
-                    )
-            if found:
-                self._files[relation] = found
-        if "contacts" not in self._files:
-            raise UserError(f"{source_dir}: no contacts.parquet or contacts.csv; it is compulsory")
+        self._files = _files(source_dir)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -112,41 +94,60 @@ class Tables(RelationalSource):
         """The files as they are; CSV as text, so that codes and ids keep their leading zeros."""
         held = {}
         for relation, files in self._files.items():
-            paths = [str(path) for path in files]
             with self._reading(relation):
-                if paths[0].endswith(".parquet"):
-                    held[relation] = connection.read_parquet(paths)
+                if relation in self._queries:
+                    held[relation] = connection.sql(self._queries[relation])
                 else:
-                    held[relation] = connection.sql(_csv(files[0]))
+                    held[relation] = connection.read_parquet([str(path) for path in files])
         return held
 
-
-def _csv(path: epath.Path) -> str:
-    """A query of a CSV file, every column as text.
-
-    Nothing but the delimiter is guessed, and that from the header: DuckDB guesses from rows, and
-    commas and quotes in notes mislead it.
-    """
-    try:
-        with path.open("rb") as file:
-            zipped = path.name.endswith(".gz")
-            raw = (gzip.GzipFile(fileobj=file) if zipped else file).readline()
-        line = raw.decode("utf-8-sig").strip("\r\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); expected CSV") from None
-    delimiter = max(",;\t|", key=line.count)
-    header = next(csv.reader([line], delimiter=delimiter), [])
-    if not header:
-        raise UserError(f"{path}: no header; expected a line of column names")
-    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in header)
-    return (
-        f"SELECT * FROM read_csv({_literal(str(path))}, auto_detect = false, header = true, "
-        f"delim = {_literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}, "
-        "max_line_size = 16000000)"
-    )
+    @functools.cached_property
+    def _queries(self) -> dict[str, str]:
+        return {
+            relation: csv_files.query(files[0])
+            for relation, files in self._files.items()
+            if files[0].name.endswith(csv_files.ENDINGS)
+        }
 
 
-def _literal(text: str) -> str:
-    """A text as SQL writes it."""
-    escaped = text.replace("'", "''")
-    return f"'{escaped}'"
+def _files(folder: epath.Path) -> dict[str, list[epath.Path]]:
+    """The files of each relation that is there."""
+    for path in sorted(folder.iterdir(), key=str):
+        _refuse_misnamed(path)
+    files = {}
+    for relation in _RELATIONS:
+        found = [folder / f"{relation}{ending}" for ending in _ENDINGS]
+        found = [path for path in found if path.exists()]
+        parts = folder / relation
+        if len(found) + parts.is_dir() > 1:
+            names = ", ".join(path.name for path in (*found, *([parts] if parts.is_dir() else [])))
+            raise UserError(
+                f"{folder}: {names}: expected one file for relation {relation}; remove the others"
+            )
+        if parts.is_dir():
+            found = sorted(parts.glob("*.parquet"), key=str)
+            if not found:
+                raise UserError(
+                    f"{parts}: no .parquet file in it; expected parts of relation {relation}"
+                )
+        if found:
+            files[relation] = found
+    if "contacts" not in files:
+        raise UserError(f"{folder}: no contacts.parquet or contacts.csv; it is compulsory")
+    return files
+
+
+def _refuse_misnamed(path: epath.Path) -> None:
+    """Refuses a table or folder of parts that is ignored for a name that is nearly a relation's."""
+    stem, dot, rest = path.name.partition(".")
+    ending = dot + rest
+    near = difflib.get_close_matches(stem.lower(), _RELATIONS, n=1, cutoff=0.85)
+    if not near or (stem in _RELATIONS and ending in ("", *_ENDINGS)):
+        return
+    if _TABLE.fullmatch(rest) or any(path.glob("*.parquet")):
+        endings = [ending.lower()] if ending.lower() in ("", *_ENDINGS) else [".parquet", ".csv"]
+        expected = " or ".join(f"{near[0]}{each}" for each in endings)
+        raise UserError(
+            f"{path}: would be ignored: its name is not quite a relation's; expected "
+            f"{expected}; rename it, or move it to another folder"
+        )

@@ -1,5 +1,6 @@
-import collections
+import pytest
 
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Code
 from jaxcoder.records.sources.nest import Groups, nest
 
@@ -13,7 +14,7 @@ def test_groups_are_taken_by_rising_ids():
 
 
 def test_null_is_empty_and_not_counted():
-    dropped = collections.Counter()
+    dropped = Findings()
     children = {
         "notes": [("c", None, None, None)],
         "medications": [("c", *[None] * 5)],
@@ -28,7 +29,7 @@ def test_null_is_empty_and_not_counted():
 
 
 def test_the_first_rank_of_a_repeated_code_is_kept():
-    dropped = collections.Counter()
+    dropped = Findings()
     codes = [("c", "I10", "icd10", "primary", 1), ("c", "i10", "icd10", "secondary", 2)]
     contact = nest(CONTACT, {"codes": codes}, "icd10", dropped)
     assert contact.codes == (Code("I10", "icd10", "primary", 1),)
@@ -36,7 +37,52 @@ def test_the_first_rank_of_a_repeated_code_is_kept():
 
 
 def test_an_unknown_system_is_counted():
-    dropped = collections.Counter()
+    dropped = Findings()
     contact = nest(CONTACT, {"codes": [("c", "I10", "snomed", None, None)]}, "icd10", dropped)
     assert contact.codes == ()
     assert [reason.split(";")[0] for reason in dropped] == ["codes: unknown system 'snomed'"]
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("K", "K"),
+        ("I1.09", "I1.09"),
+        ("42", "42"),
+        ("250.001", "(not shown)"),
+        ("0101701234", "(not shown)"),  # a personal number where columns have shifted
+        ("010170-1234", "(not shown)"),
+        ("O'Neill", "(not shown)"),
+        ("a sentence", "(not shown)"),
+        ("Hypertension", "(not shown)"),
+    ],
+)
+def test_findings_show_what_looks_like_a_code_alone(written, shown):
+    dropped = Findings()
+    nest(CONTACT, {"codes": [("c", written, "icd9cm", None, None)]}, "icd10", dropped)
+    assert dropped == {f"codes: malformed icd9cm code {shown}": 1}
+    assert list(dropped.examples.values()) == ["'c'"]
+
+
+@pytest.mark.parametrize("system", ["0101701234", "a sentence that is a note"])
+def test_findings_show_what_looks_like_a_system_alone(system):
+    dropped = Findings()
+    nest(CONTACT, {"codes": [("c", "I10", system, None, None)]}, "icd10", dropped)
+    assert [reason.split(";")[0] for reason in dropped] == ["codes: unknown system (not shown)"]
+
+
+def test_evidence_finds_its_code_in_whichever_system_the_contact_has_it():
+    dropped = Findings()
+    children = {
+        "notes": [("c", None, None, "x" * 9)],
+        "codes": [("c", "DI219", "sks", None, 1), ("c", "E8801", "icd9cm", None, 2)],
+        "evidence": [
+            ("c", "I21.9", 0, 0, 1),
+            ("c", "DI219", 0, 1, 2),
+            ("c", "E8801", 0, 2, 3),
+            ("c", "I10", 0, 0, 1),
+        ],
+    }
+    contact = nest(CONTACT, children, "icd10", dropped)
+    assert [row.code for row in contact.evidence] == ["I21.9", "I21.9", "E880.1"]
+    assert dropped == {"evidence: the contact does not have the code": 1}

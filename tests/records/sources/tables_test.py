@@ -1,6 +1,6 @@
 import csv
 import datetime
-import gzip
+import io
 
 import pyarrow as pa
 import pytest
@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_counted_and_never_quoted(extract):
     assert contacts["01"].codes == (Code("042", "icd9cm", "unknown", 0),)
     (split,) = source.splits
     assert source.dropped(split) == {
-        "codes: malformed icd10 code (longer than any code)": 1,
+        "codes: malformed icd10 code (not shown)": 1,
         "codes: malformed icd10 code K": 1,
         "codes: code repeated in its contact": 1,
         "codes.role: not unknown, primary, secondary (set to unknown)": 1,
@@ -141,6 +141,11 @@ def test_what_does_not_fit_is_counted_and_never_quoted(extract):
         "notes: no contact_id": 1,
         "notes: contact_id not in contacts": 1,
     }
+    assert source.dropped("").examples == {"notes: contact_id not in contacts": "'99'"}
+    examples = source.dropped(split).examples
+    assert examples.keys() == source.dropped(split).keys()
+    assert examples["contacts.end: not of type timestamp (emptied)"] == "'01'"
+    assert examples["labs.low: not of type number (emptied)"] == "'02'"
 
 
 def test_patients_are_split_by_the_hash(tmp_path):
@@ -236,7 +241,7 @@ def test_splits_that_contradict_are_refused(extract, header, rows, message):
 def test_a_missing_column_is_named_with_what_was_found(extract):
     write(extract, "labs", [], header="contact_id,time,code,name,value,unit,lower,high,flag")
     with pytest.raises(
-        UserError, match=r"labs.csv: column 'low' is missing; found contact_id, .*lower"
+        UserError, match=r"labs.csv: column low is missing; found contact_id, .*lower"
     ):
         by_id(open_source("tables", extract, {}))
 
@@ -251,13 +256,49 @@ def test_unreadable_files_are_named_without_their_text(extract):
     (extract / "notes.csv").write_text(
         'contact_id,time,kind,text\n02,,,secret,secret\n02,"secret\n'
     )
-    with pytest.raises(UserError, match=r"notes.csv, line 2: cannot be read") as caught:
+    with pytest.raises(UserError, match=r"notes.csv, row 2 ") as caught:
         by_id(open_source("tables", extract, {}))
     assert "secret" not in str(caught.value)
     (extract / "notes.csv").unlink()
     (extract / "notes.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(UserError, match=r"notes.parquet.*cannot be read"):
         by_id(open_source("tables", extract, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Notes.csv", "notes.csv;"),
+        ("note.csv", "notes.csv;"),
+        ("medication.parquet", "medications.parquet;"),
+        ("lab.csv.gz", "labs.csv.gz;"),
+        ("contacts.CSV", "contacts.csv;"),
+        ("codes.tsv", "codes.parquet or codes.csv;"),
+        ("notes.csv.bz2", "notes.parquet or notes.csv;"),
+        ("Split.csv.zst", "splits.csv.zst;"),
+        ("evidences/part-0.parquet", "evidence;"),
+    ],
+)
+def test_a_name_that_is_nearly_a_relations_is_refused(extract, name, expected):
+    (extract / name).parent.mkdir(exist_ok=True)
+    (extract / name).write_text("")
+    with pytest.raises(UserError, match=f"would be ignored.*expected {expected}") as caught:
+        open_source("tables", extract, {})
+    assert str(caught.value).startswith(str(extract / name.split("/")[0]))
+
+
+def test_files_of_another_kind_are_left_alone(extract):
+    for name in (
+        "README.md",
+        "notes.md",
+        "notes.csv.bak",
+        "cases.csv",
+        "queries.sql",
+        ".codes.csv",
+    ):
+        (extract / name).write_text("")
+    (extract / "code").mkdir()
+    assert len(by_id(open_source("tables", extract, {}))) == 2
 
 
 def test_folder_mistakes_are_named(tmp_path):
@@ -314,15 +355,16 @@ def test_relations_larger_than_memory_are_read_in_ranges(tmp_path):
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
-def test_other_delimiters_and_gzip(extract, delimiter):
+@pytest.mark.parametrize(("ending", "codec"), [("gz", "gzip"), ("zst", "zstd")])
+def test_other_delimiters_and_compression(extract, delimiter, ending, codec):
     expected = by_id(open_source("tables", extract, {}))
     for relation in HEADERS:
         path = extract / f"{relation}.csv"
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
-        with gzip.open(
-            extract / f"{relation}.csv.gz", "wt", newline="", encoding="utf-8-sig"
-        ) as file:
-            csv.writer(file, delimiter=delimiter).writerows(rows)
+        text = io.StringIO(newline="")
+        csv.writer(text, delimiter=delimiter).writerows(rows)
+        with pa.output_stream(extract / f"{relation}.csv.{ending}", codec) as file:
+            file.write(text.getvalue().encode("utf-8-sig"))
         path.unlink()
     assert by_id(open_source("tables", extract, {})) == expected

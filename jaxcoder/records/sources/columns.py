@@ -1,0 +1,133 @@
+"""The columns of the relations: what each holds, and the SQL that reads it as that."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from jaxcoder.errors import UserError
+
+# What a column holds. An id and a code may not be null; a place is an integer that a row of
+# evidence cannot do without.
+ID, CODE, TEXT, TIME, NUMBER, INTEGER, PLACE = (
+    "id",
+    "code",
+    "text",
+    "timestamp",
+    "number",
+    "integer",
+    "place",
+)
+COLUMNS: dict[str, dict[str, str]] = {
+    "contacts": {
+        "contact_id": ID,
+        "patient_id": ID,
+        "start": TIME,
+        "end": TIME,
+        "specialty": TEXT,
+        "age": NUMBER,
+        "sex": TEXT,
+    },
+    "notes": {"contact_id": ID, "time": TIME, "kind": TEXT, "text": TEXT},
+    "medications": {
+        "contact_id": ID,
+        "time": TIME,
+        "code": TEXT,
+        "name": TEXT,
+        "dose": TEXT,
+        "route": TEXT,
+    },
+    "labs": {
+        "contact_id": ID,
+        "time": TIME,
+        "code": TEXT,
+        "name": TEXT,
+        "value": TEXT,
+        "unit": TEXT,
+        "low": NUMBER,
+        "high": NUMBER,
+        "flag": TEXT,
+    },
+    "codes": {"contact_id": ID, "code": CODE, "system": TEXT, "role": TEXT, "rank": INTEGER},
+    "evidence": {"contact_id": ID, "code": CODE, "note": PLACE, "start": PLACE, "end": PLACE},
+}
+"""The relations that nest into a contact, their columns, and what each holds."""
+
+_SQL = {
+    # pandas writes a column of whole numbers with gaps as floats. They are exact to 15 digits;
+    # longer ones, and those of 32 bits, may have become another contact's.
+    ID: "nullif(CASE typeof({0}) WHEN 'DOUBLE' THEN regexp_replace(CAST({0} AS VARCHAR), "
+    r"'^(\d{{1,15}})\.0$', '\1') ELSE CAST({0} AS VARCHAR) END, '')",
+    CODE: "nullif(CAST({} AS VARCHAR), '')",
+    TEXT: "CAST({} AS VARCHAR)",
+    # With a zone (Parquet keeps no other than UTC), in UTC, for the connection's TimeZone is that;
+    # without one, as it is.
+    TIME: "strftime(TRY_CAST({} AS TIMESTAMPTZ), '%Y-%m-%dT%H:%M:%S')",
+    NUMBER: "TRY_CAST({} AS DOUBLE)",
+    INTEGER: "TRY_CAST({} AS BIGINT)",
+    PLACE: "TRY_CAST({} AS BIGINT)",
+}
+
+_NAME = re.compile(r"[a-z_]\w{0,39}")
+"""A name that may be shown: a file without a header has a row where its names should be."""
+
+
+def required(relation: str) -> list[str]:
+    """The columns that every row of a relation must have a value in."""
+    return [column for column, kind in COLUMNS[relation].items() if kind in (ID, CODE)]
+
+
+def typed(kind: str, column: str) -> str:
+    """SQL that reads a column of that name as its kind; null where that cannot be."""
+    return _SQL[kind].format(quoted(column))
+
+
+def failed(kind: str, column: str) -> str | None:
+    """SQL that is true where a value is there but not of its kind; None for a kind that any is."""
+    if kind in (ID, CODE, TEXT):
+        return None
+    there = f"coalesce(CAST({quoted(column)} AS VARCHAR), '') <> ''"
+    return f"{there} AND {typed(kind, column)} IS NULL"
+
+
+def by_name(found: Iterable[str], where: str) -> dict[str, str]:
+    """From names without case and outer blanks to the names found.
+
+    Raises:
+      UserError: two that are then the same.
+    """
+    names: dict[str, str] = {}
+    for place, column in enumerate(found, start=1):
+        key = column.strip().lower()
+        if key in names:
+            first = list(names).index(key) + 1
+            raise UserError(
+                f"{where}: columns {first} and {place} have the same name"
+                f"{f' {key!r}' if _NAME.fullmatch(key) else ''}; expected each once; rename or "
+                "remove one"
+            )
+        names[key] = column
+    return names
+
+
+def missing(column: str, relation: str, names: Mapping[str, str], where: str) -> UserError:
+    """The refusal of a relation without a column; `names` as `by_name` gives them.
+
+    Where no name is one of the relation's, the first line may be a row, and is not shown.
+    """
+    known = names.keys() & COLUMNS.get(relation, {"patient_id", "contact_id", "split"})
+    found = ", ".join(names.values()) if known else "none of the relation's names"
+    return UserError(
+        f"{where}: column {column} is missing; found {found}; rename one, or add it (empty, unless "
+        f"it is an id)"
+    )
+
+
+def literal(text: str) -> str:
+    """A text as SQL writes it."""
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
+
+
+def quoted(name: str) -> str:
+    """A column's name as SQL writes it."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
