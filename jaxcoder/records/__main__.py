@@ -1,11 +1,17 @@
 """`jaxcoder records`: from a source to contact records."""
 
 import argparse
+import collections
+import itertools
+import sys
 from collections.abc import Sequence
+
+from tqdm import tqdm
 
 from jaxcoder import entry
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder, sources
+from jaxcoder.records.export import write_tables
 from jaxcoder.records.report import SplitReport, table
 
 _EPILOG = r"""
@@ -14,6 +20,7 @@ examples:
   jaxcoder records --source codiesp --source_dir final_dataset_v4_to_publish --data_dir data \
       --option language=en --option codes=D
   jaxcoder records --source tables --source_dir my_extract --option name=my_hospital --check
+  jaxcoder records --source synthetic --option patients=100 --tables example  # to see the format
 """
 
 
@@ -41,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
         help="read everything and print the report, but write nothing",
     )
     parser.add_argument(
+        "--tables",
+        metavar="DIR",
+        help="write the five tables of the source's contacts to DIR, as Parquet, and nothing else",
+    )
+    parser.add_argument(
         "--rebuild", action="store_true", help="replace records of that name if there are any"
     )
     return parser
@@ -62,17 +74,24 @@ def main(argv: Sequence[str]) -> None:
         if not equals or not key:
             raise UserError(f"--option {option}: expected KEY=VALUE")
         options[key] = value
-    if not arguments.check and not arguments.data_dir:
+    if not (arguments.check or arguments.tables or arguments.data_dir):
         raise UserError(
             "--data_dir is missing: expected the folder to write to, or --check to write nothing"
         )
     source = sources.open_source(arguments.source, arguments.source_dir, options)
-    if arguments.check:
+    if arguments.check or arguments.tables:
         reports = {split: SplitReport() for split in builder.splits(source)}
-        for split, report in reports.items():
-            for contact in source.contacts(split):
-                report.add(contact)
+        contacts = itertools.chain.from_iterable(
+            report.watch(source.contacts(split)) for split, report in reports.items()
+        )
+        bar = tqdm(contacts, unit="contact", disable=not sys.stderr.isatty())
+        if arguments.tables:
+            write_tables(bar, arguments.tables)
+        else:
+            collections.deque(bar, maxlen=0)
         print(table(builder.summarise(source, reports)))
+        if arguments.tables:
+            print(f"Tables {arguments.tables}")
         return
     data = builder.build(source, arguments.data_dir, arguments.rebuild)
     print(table(data.report))

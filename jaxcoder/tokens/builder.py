@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from etils import epath
+from tqdm import tqdm
 
 from jaxcoder.errors import UserError
 from jaxcoder.records import store
@@ -151,7 +153,9 @@ class _Build:
         # Of all codes, not only of those that are predicted: a code without a description of its
         # own has the words of the nearest one above it.
         self.descriptions = {**contacts.report["descriptions"], **known}
-        self.space = labels.make_label_space(self.train, options.labels, self.descriptions)
+        self.space = labels.make_label_space(
+            _shown(self.train, "label space"), options.labels, self.descriptions
+        )
         self.tokenizer = self._make_tokenizer()
         self.encoder = DocumentEncoder(self.tokenizer, options.serialise)
         self.lexicon = self._fit_lexicon() if options.silver.enabled else None
@@ -259,14 +263,14 @@ class _Build:
         options = self.options.tokenizer
         if options.path:
             return load_tokenizer(options.path)
-        sample = evenly(self.train, options.train_contacts)
+        sample = _shown(evenly(self.train, options.train_contacts), "tokenizer")
         return train_tokenizer(
             (serialise(contact, self.options.serialise).text for contact in sample), options
         )
 
     def _fit_lexicon(self) -> Lexicon:
         options = self.options.lexicon
-        sample = evenly(self.train, options.max_contacts)
+        sample = _shown(evenly(self.train, options.max_contacts), "lexicon")
         first, second = itertools.tee(sample)  # read in step, so that nothing piles up
         return Lexicon.fit(
             (serialise(contact, self.options.serialise).text for contact in first),
@@ -291,6 +295,11 @@ def _record(
         "evidence": rows,
         "characters": pack_characters(document.offsets, document.segments),
     }
+
+
+def _shown(contacts: Iterable[Contact], what: str) -> Iterator[Contact]:
+    """The same contacts, with a progress bar on a terminal."""
+    return iter(tqdm(contacts, desc=what, unit=" contacts", disable=not sys.stderr.isatty()))
 
 
 def _below(path: epath.Path, data_dir: epath.Path) -> str:

@@ -41,6 +41,17 @@ def test_check_writes_nothing(extract, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["extract"]
 
 
+def test_tables_are_an_extract_that_can_be_read(tmp_path, capsys):
+    folder = tmp_path / "example"
+    command.main(["--source", "synthetic", "--option", "patients=20", "--tables", str(folder)])
+    written = capsys.readouterr().out.splitlines()
+    assert written[-1] == f"Tables {folder}"
+    command.main(["--source", "tables", "--source_dir", str(folder), "--check"])
+    read = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in read[1:3]] == [line.split()[:3] for line in written[1:3]]
+    assert [path.name for path in tmp_path.iterdir()] == ["example"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,7 +1,6 @@
 """The best micro-F1 that any coder can reach when codes are left out by chance."""
 
 import collections
-from collections.abc import Iterable
 
 from jaxcoder.records.schema import Contact
 
@@ -34,11 +33,6 @@ class Ceiling:
     def add(self, contact: Contact) -> None:
         """Adds a contact's conditions."""
         self._pairs.update(condition.probability for condition in contact.conditions)
-
-    def add_all(self, contacts: Iterable[Contact]) -> None:
-        """Adds the conditions of several contacts."""
-        for contact in contacts:
-            self.add(contact)
 
     def micro_f1(self) -> float:
         """The ceiling, in [0, 1]; 0 before the first condition."""

@@ -2,8 +2,8 @@ import dataclasses
 
 from pyarrow import parquet
 
+from jaxcoder.records import export
 from jaxcoder.records.sources import open_source
-from jaxcoder.records.sources.synthetic import export
 
 
 def test_the_source_tables_reads_the_same_contacts_back(tmp_path, monkeypatch):

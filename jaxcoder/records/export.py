@@ -1,4 +1,4 @@
-"""The cohort as Parquet files: the five relations of a user's own extract, evidence and truth."""
+"""Contacts as Parquet files: the five relations, as a user's own extract has them."""
 
 import contextlib
 import dataclasses
@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from jaxcoder.records import schema
 from jaxcoder.records.schema import Contact
+from jaxcoder.whole_file import whole_file
 
 _ROWS: dict[str, type] = {
     "notes": schema.Note,
@@ -32,14 +33,14 @@ _BATCH = 2000  # contacts a row group: what is held in memory
 def write_tables(contacts: Iterable[Contact], folder: epath.PathLike) -> None:
     """Writes `contacts.parquet`, `notes.parquet`, …, as the source `tables` reads them.
 
-    The relation `conditions` (contact_id, code, coded, probability) is the truth: what is present.
+    The relation `conditions` (contact_id, code, coded, probability) is the truth of a synthetic
+    cohort: what is present.
 
     Args:
       contacts: any number; memory stays constant.
       folder: made where it is not there; files of the same names are replaced.
     """
     folder = epath.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     stream = iter(contacts)
     with contextlib.ExitStack() as stack:
         writers: dict[str, parquet.ParquetWriter] = {}
@@ -49,7 +50,7 @@ def write_tables(contacts: Iterable[Contact], folder: epath.PathLike) -> None:
             for relation in ("contacts", *_ROWS):
                 table = _table(relation, batch)
                 if relation not in writers:
-                    file = stack.enter_context((folder / f"{relation}.parquet").open("wb"))
+                    file = stack.enter_context(whole_file(folder / f"{relation}.parquet", "wb"))
                     writers[relation] = stack.enter_context(
                         parquet.ParquetWriter(file, table.schema)
                     )
