@@ -16,11 +16,12 @@ from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact
+from jaxcoder.records.store import evenly
 from jaxcoder.tokens import evidence
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.tokens.labels import gold_codes
-from jaxcoder.tokens.lexicon import Lexicon, evenly
+from jaxcoder.tokens.lexicon import Lexicon
 from jaxcoder.tokens.serialise import SerialiseOptions, serialise
 
 # Scores of 0 and 1 would make the cross-entropy of one mistake infinite.

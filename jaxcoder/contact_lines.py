@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import datetime
 import difflib
 import json
 import math
@@ -9,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from jaxcoder.records.schema import Contact, Lab, Medication, Note
+from jaxcoder.records.schema import SEXES, Contact, Lab, Medication, Note
 
 SECTIONS = ("notes", "medications", "labs")
 # Codes are what is predicted; a line that has them all the same is no mistake.
@@ -93,9 +94,9 @@ def parse(
         raise ValueError("contact_id is missing: expected text that names the contact")
     if value.get("text") is not None and value.get("notes") is not None:
         raise ValueError("has both text and notes: expected one of them")
-    sex = _text(value.get("sex"), "sex").strip().upper() or "U"
-    if sex not in ("F", "M", "U"):
-        raise ValueError("sex is none of F, M, U")
+    sex = _text(value.get("sex"), "sex").strip().upper()
+    if sex not in SEXES:
+        dropped["sex: not F, M or U (set to U)"] += 1
     age = _number(value.get("age"), "age")
     if age is not None and not 0 <= age <= 130:
         dropped["age: outside 0-130 years (emptied)"] += 1
@@ -106,11 +107,11 @@ def parse(
     contact = Contact(
         contact_id=contact_id,
         patient_id=_text(value.get("patient_id"), "patient_id"),
-        start=_text(value.get("start"), "start"),
-        end=_text(value.get("end"), "end"),
+        start=_time(value.get("start"), "start", "start", dropped),
+        end=_time(value.get("end"), "end", "end", dropped),
         specialty=_text(value.get("specialty"), "specialty"),
         age=age,
-        sex=sex,
+        sex=SEXES.get(sex, "U"),
         notes=tuple(note for note in notes if note.text.strip()),
         medications=_rows(Medication, value, "medications", dropped),
         labs=_rows(Lab, value, "labs", dropped),
@@ -146,11 +147,13 @@ def _rows(
             raise ValueError(f"{where} is a JSON {_kind(cell)}: expected an object")
         names = [field.name for field in dataclasses.fields(row)]
         _count_unknown(cell, names, f"{key}.", dropped)
-        read_cell = {
-            name: (_number if name in ("low", "high") else _text)(cell[name], f"{where}.{name}")
-            for name in names
-            if cell.get(name) is not None
-        }
+        read_cell: dict[str, Any] = {}
+        for name in (name for name in names if cell.get(name) is not None):
+            if name == "time":
+                read_cell[name] = _time(cell[name], f"{where}.time", f"{key}.time", dropped)
+            else:
+                read = _number if name in ("low", "high") else _text
+                read_cell[name] = read(cell[name], f"{where}.{name}")
         if row is Note and "text" not in read_cell:
             raise ValueError(f"{where}.text is missing")
         if read_cell.get("flag"):
@@ -160,7 +163,7 @@ def _rows(
                 flag = ""
             read_cell["flag"] = flag
         if any(value for name, value in read_cell.items() if name != "time"):
-            rows.append(row(**read_cell))  # type: ignore[arg-type]
+            rows.append(row(**read_cell))
     # Rows without a time last, as in contact records.
     return tuple(sorted(rows, key=lambda each: (not each.time, each.time)))
 
@@ -175,6 +178,21 @@ def _text(value: Any, key: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and not key.endswith("text"):
         return str(value)  # ids, doses and results are often numbers
     raise ValueError(f"{key} is a JSON {_kind(value)}: expected text")
+
+
+def _time(value: Any, where: str, key: str, dropped: collections.Counter[str]) -> str:
+    """A time as contact records have it: to the second, in UTC where a zone is given."""
+    text = _text(value, where).strip()
+    if not text:
+        return ""
+    try:
+        time = datetime.datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            time = time.astimezone(datetime.UTC).replace(tzinfo=None)
+        return time.isoformat(timespec="seconds")
+    except (ValueError, OverflowError):
+        dropped[f"{key}: not of type timestamp (emptied)"] += 1
+        return ""
 
 
 def _number(value: Any, key: str) -> float | None:

@@ -21,6 +21,15 @@ from jaxcoder.tokens.builder import TokensOptions
 _DURATION = re.compile(r"^\s*([0-9]*\.?[0-9]+)\s*(steps?|epochs?|examples?|%)\s*$")
 
 
+DECISIVE = (
+    *("micro_f1", "micro_precision", "micro_recall", "macro_f1", "map", "r_precision"),
+    *("recall_at_5", "recall_at_10", "recall_at_15"),
+    *("precision_at_5", "precision_at_8", "precision_at_15"),
+    *("exact_match", "jaccard", "auc_micro", "auc_macro", "loss"),
+)
+"""Validation metrics that may decide which checkpoint is best."""
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshOptions:
     """Shape of the device mesh; -1 takes the devices that the other axes leave."""
@@ -43,7 +52,7 @@ class TrainOptions:
       evaluate_every: between evaluations on the validation split; each saves a checkpoint.
       checkpoint_every: between further checkpoints; empty for none.
       log_every: between lines of `train_metrics.jsonl`.
-      metric: key of the validation metrics that decides which checkpoint is best.
+      metric: which of `DECISIVE` decides which checkpoint is best; the loss by its least value.
       patience: evaluations without improvement before the run stops; 0 never stops early.
     """
 
@@ -64,6 +73,8 @@ class TrainOptions:
                 )
             if value and float(_DURATION.match(value)[1]) <= 0:  # type: ignore[index]
                 raise ValueError(f"{name} = {value!r}: expected more than none")
+        if self.metric not in DECISIVE:
+            raise ValueError(f"metric = {self.metric!r}: expected one of {', '.join(DECISIVE)}")
         if "%" in self.total:
             raise ValueError(f"total = {self.total!r}: expected steps, epochs or examples")
 

@@ -242,6 +242,8 @@ def _predict_file(wanted: Any) -> None:
     if wanted.input != "-" and (not source.exists() or source.is_dir()):
         found = "a folder" if source.is_dir() else "not found"
         raise UserError(f"--input {source}: {found}; expected a JSONL file, one contact a line")
+    if wanted.output == wanted.input != "-":
+        raise UserError(f"--output {wanted.output}: is the input too; expected another file")
     if wanted.output != "-" and epath.Path(wanted.output).is_dir():
         raise UserError(f"--output {wanted.output}: a folder; expected a JSONL file to write")
     coder = trained.restore(Workdir(wanted.workdir), wanted.checkpoint)

@@ -19,10 +19,10 @@ from jaxcoder.baseline import (
     split_scores,
 )
 from jaxcoder.fusion import Sample, Weights, fuse
+from jaxcoder.records.store import evenly
 from jaxcoder.steps import Steps
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
-from jaxcoder.tokens.lexicon import evenly
 from jaxcoder.trained import TrainedCoder
 from jaxcoder.workdir import Workdir
 

@@ -95,7 +95,10 @@ def main() -> None:
     model = experiment.fitted_model(
         options, data.tokenizer.vocab_size, data.tokenizer.pad_id, len(data.label_space)
     )
-    jitted = steps.make_steps(mesh, model, options.loss, optim_options)
+    try:
+        jitted = steps.make_steps(mesh, model, options.loss, optim_options)
+    except ValueError as error:
+        raise UserError(f"config.mesh does not fit config.model: {error}") from None
 
     ############################ Start, or go on ###########################
 
@@ -192,9 +195,13 @@ def main() -> None:
         )
         unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        verdict = (
+            "not evaluated yet"
+            if progress.best_value is None
+            else f"best at step {best} ({decisive} {progress.best_value:.4f} on validation)"
+        )
         print(
-            f"{workdir.path}: {progress.step} of {total_steps} steps{early}, best at step {best} "
-            f"({decisive} {progress.best_value:.4f} on validation); "
+            f"{workdir.path}: {progress.step} of {total_steps} steps{early}, {verdict}; "
             f"{seconds:.0f} s, peak memory {peak:.1f} GiB"
         )
 
@@ -243,8 +250,6 @@ def _judged(
     progress: Progress, scores: Mapping[str, float], decisive: str, larger: bool
 ) -> Progress:
     """The progress after an evaluation: is this the best so far?"""
-    if decisive not in scores:
-        raise UserError(f"config.train.metric = {decisive!r}: expected one of {', '.join(scores)}")
     value, best = scores[decisive], progress.best_value
     better = best is None or (value > best if larger else value < best)
     return dataclasses.replace(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ def whole_file(path: epath.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.tmp"
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"  # several may write it
     try:
         with temporary.open(mode) as file:
             yield file

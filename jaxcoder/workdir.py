@@ -12,6 +12,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
 from jaxcoder.fusion import Weights
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.records.store import below
 from jaxcoder.settings import build, changes
 from jaxcoder.tokens.builder import TokenData, open_tokens
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
@@ -100,7 +101,7 @@ class Workdir:
         """
         self.check(config, data)
         config = json.loads(json.dumps(config))
-        tokens = _below(data.path, epath.Path(config.get("data_dir", Experiment.data_dir)))
+        tokens = below(data.path, config.get("data_dir", Experiment.data_dir))
         if not self._tuned_for(config, tokens):
             self.threshold.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -233,10 +234,3 @@ class Workdir:
             raise UserError(
                 f"{self.threshold}: not a threshold; delete it and run `jaxcoder evaluate` again"
             ) from None
-
-
-def _below(path: epath.PathLike, root: epath.Path) -> str:
-    try:
-        return str(epath.Path(path).relative_to(root))
-    except ValueError:  # elsewhere: the whole path, which a join keeps as it is
-        return str(path)

@@ -77,7 +77,6 @@ def test_text_alone_is_one_note():
         ),
         (b'{"contact_id": "a", "labs": [{"low": "SECRET"}]}', r"labs\[0\]\.low is not a number"),
         (b'{"contact_id": "a", "text": "b", "age": true}', "age is not a number"),
-        (b'{"contact_id": "a", "text": "b", "sex": "SECRET"}', "sex is none of F, M, U"),
         (b'{"contact_id": "a", "text": "SECRET \\ud800"}', "text holds half a surrogate pair"),
         (b"[" * 100_000, "nested too deeply"),
     ],
@@ -113,13 +112,17 @@ def test_what_is_not_read_is_counted_and_no_value_shown():
         b'{"contact_id": "a", "text": "x", "medication": [{"name": "SECRET"}], "age": 200}',
         b'{"contact_id": "b", "notes": [{"text": "x", "body": "SECRET"}], "codes": ["I10"]}',
         b'{"contact_id": "c", "text": "x", "Mrs SECRET, born 1960": 1, "medication": []}',
-        b'{"contact_id": "d", "labs": [{"name": "y", "flag": "SECRET"}]}',
+        b'{"contact_id": "d", "labs": [{"name": "y", "flag": "SECRET"}], "sex": "SECRET"}',
+        b'{"contact_id": "e", "notes": [{"text": "x", "time": "SECRET"}], "end": "13/13/2020"}',
     ]
-    assert len(list(contact_lines.read(lines, dropped=dropped))) == 4
+    assert len(list(contact_lines.read(lines, dropped=dropped))) == 5
     assert dropped == {
         "medication: unknown key (ignored); did you mean medications?": 2,
         "age: outside 0-130 years (emptied)": 1,
         "notes.body: unknown key (ignored)": 1,
         "(no plain name): unknown key (ignored)": 1,
         "labs.flag: not L, H or A (emptied)": 1,
+        "sex: not F, M or U (set to U)": 1,
+        "notes.time: not of type timestamp (emptied)": 1,
+        "end: not of type timestamp (emptied)": 1,
     }

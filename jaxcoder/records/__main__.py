@@ -2,10 +2,10 @@
 
 import argparse
 import collections
-import itertools
 import sys
 from collections.abc import Sequence
 
+from etils import epath
 from tqdm import tqdm
 
 from jaxcoder import entry
@@ -74,15 +74,22 @@ def main(argv: Sequence[str]) -> None:
         if not equals or not key:
             raise UserError(f"--option {option}: expected KEY=VALUE")
         options[key] = value
-    if not (arguments.check or arguments.tables or arguments.data_dir):
+    asked = [name for name in ("check", "tables", "data_dir") if getattr(arguments, name)]
+    if not asked:
         raise UserError(
             "--data_dir is missing: expected the folder to write to, or --check to write nothing"
         )
+    if len(asked) > 1:
+        raise UserError(f"--{' and --'.join(asked)}: expected one of them")
+    if arguments.tables and epath.Path(arguments.tables).exists():
+        raise UserError(f"--tables {arguments.tables}: is there already; expected a new folder")
     source = sources.open_source(arguments.source, arguments.source_dir, options)
     if arguments.check or arguments.tables:
         reports = {split: SplitReport() for split in builder.splits(source)}
-        contacts = itertools.chain.from_iterable(
-            report.watch(source.contacts(split)) for split, report in reports.items()
+        contacts = (
+            (split, contact)
+            for split, report in reports.items()
+            for contact in report.watch(source.contacts(split))
         )
         bar = tqdm(contacts, unit="contact", disable=not sys.stderr.isatty())
         if arguments.tables:

@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import shlex
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,28 +30,20 @@ from etils import epath
 
 from jaxcoder import settings
 from jaxcoder.errors import UserError
-from jaxcoder.records import schema, store
+from jaxcoder.records import store
 from jaxcoder.records.findings import as_json
 from jaxcoder.records.report import SplitReport
-from jaxcoder.records.schema import Contact
+from jaxcoder.records.schema import ROWS, Contact
 from jaxcoder.records.sources import Source, open_source
 from jaxcoder.records.sources.relations import RelationalSource
 
 REPORT = "records_report.json"
-_DATA_SET, _VERSION = "contact_records", "1.1.0"
+_DATA_SET, _VERSION = "contact_records", "1.2.0"
 
-_ROWS: dict[str, type] = {
-    "notes": schema.Note,
-    "medications": schema.Medication,
-    "labs": schema.Lab,
-    "codes": schema.Code,
-    "evidence": schema.Evidence,
-    "conditions": schema.Condition,
-}
 _COLUMNS = {
-    key: tuple(field.name for field in dataclasses.fields(row)) for key, row in _ROWS.items()
+    key: tuple(field.name for field in dataclasses.fields(row)) for key, row in ROWS.items()
 }
-_SCALARS = tuple(field.name for field in dataclasses.fields(Contact) if field.name not in _ROWS)
+_SCALARS = tuple(field.name for field in dataclasses.fields(Contact) if field.name not in ROWS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +133,7 @@ def decode(record: dict[str, Any]) -> Contact:
         else record[key].decode()
         for key in _SCALARS
     }
-    for key, row in _ROWS.items():
+    for key, row in ROWS.items():
         casts = _CASTS[row]
         rows = []
         for cells in record[key].tolist():
@@ -220,8 +213,8 @@ def _command(report: Mapping[str, Any], data_dir: epath.Path) -> str:
     words += [] if identity.get("source") == "synthetic" else ["--source_dir DIR"]
     for key, value in identity.get("options", {}).items():
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        words.append(f"--option {key}={text}")
-    return " ".join([*words, f"--data_dir {data_dir} --rebuild"])
+        words.append(f"--option {shlex.quote(f'{key}={text}')}")
+    return " ".join([*words, f"--data_dir {shlex.quote(str(data_dir))} --rebuild"])
 
 
 def _identity(source: Source) -> dict[str, Any]:
@@ -302,8 +295,8 @@ def _casts(row: type) -> dict[str, Callable[[str], Any]]:
     return {
         name: cast
         for name, hint in hints.items()
-        if name not in _ROWS and (cast := _cast(hint)) is not None
+        if name not in ROWS and (cast := _cast(hint)) is not None
     }
 
 
-_CASTS = {row: _casts(row) for row in (Contact, *_ROWS.values())}
+_CASTS = {row: _casts(row) for row in (Contact, *ROWS.values())}

@@ -10,18 +10,9 @@ import pyarrow as pa
 from etils import epath
 from pyarrow import parquet
 
-from jaxcoder.records import schema
-from jaxcoder.records.schema import Contact
+from jaxcoder.records.schema import ROWS, Contact
 from jaxcoder.whole_file import whole_file
 
-_ROWS: dict[str, type] = {
-    "notes": schema.Note,
-    "medications": schema.Medication,
-    "labs": schema.Lab,
-    "codes": schema.Code,
-    "evidence": schema.Evidence,
-    "conditions": schema.Condition,
-}
 _OWN = ("patient_id", "start", "end", "specialty", "age", "sex")
 _TIMES = {"contacts": ("start", "end"), "notes": ("time",), "medications": ("time",)}
 _TIMES["labs"] = _TIMES["notes"]
@@ -30,14 +21,14 @@ _NUMBERS["probability"] = pa.float64()
 _BATCH = 2000  # contacts a row group: what is held in memory
 
 
-def write_tables(contacts: Iterable[Contact], folder: epath.PathLike) -> None:
+def write_tables(contacts: Iterable[tuple[str, Contact]], folder: epath.PathLike) -> None:
     """Writes `contacts.parquet`, `notes.parquet`, …, as the source `tables` reads them.
 
     The relation `conditions` (contact_id, code, coded, probability) is the truth of a synthetic
     cohort: what is present.
 
     Args:
-      contacts: any number; memory stays constant.
+      contacts: any number, each with its split; memory stays constant.
       folder: made where it is not there; files of the same names are replaced.
     """
     folder = epath.Path(folder)
@@ -47,7 +38,7 @@ def write_tables(contacts: Iterable[Contact], folder: epath.PathLike) -> None:
         # One batch is written even if there are no contacts, so that every file is there.
         batch = list(itertools.islice(stream, _BATCH))
         while True:
-            for relation in ("contacts", *_ROWS):
+            for relation in ("splits", "contacts", *ROWS):
                 table = _table(relation, batch)
                 if relation not in writers:
                     file = stack.enter_context(whole_file(folder / f"{relation}.parquet", "wb"))
@@ -60,15 +51,19 @@ def write_tables(contacts: Iterable[Contact], folder: epath.PathLike) -> None:
                 return
 
 
-def _table(relation: str, contacts: Sequence[Contact]) -> pa.Table:
+def _table(relation: str, batch: Sequence[tuple[str, Contact]]) -> pa.Table:
     """The rows of a relation, empty texts as null."""
+    contacts = [contact for _, contact in batch]
+    if relation == "splits":
+        ids = pa.array([contact.contact_id for contact in contacts], pa.string())
+        return pa.table({"contact_id": ids, "split": pa.array([s for s, _ in batch], pa.string())})
     columns: dict[str, list[Any]] = {"contact_id": []}
     if relation == "contacts":
         columns["contact_id"] = [contact.contact_id for contact in contacts]
         columns |= {name: [getattr(contact, name) for contact in contacts] for name in _OWN}
         kinds: dict[str, Any] = dict.fromkeys(_OWN, str)
     else:
-        kinds = {field.name: field.type for field in dataclasses.fields(_ROWS[relation])}
+        kinds = {field.name: field.type for field in dataclasses.fields(ROWS[relation])}
         columns |= {name: [] for name in kinds}
         for contact in contacts:
             for row in getattr(contact, relation):

@@ -142,7 +142,7 @@ def table(report: Mapping[str, Any]) -> str:
         if not any(summary[key] for summary in splits.values())
     ]
     if absent:
-        lines.append(f"no contact has {', '.join(absent)}: the relations are absent or empty")
+        lines.append(f"no contact has {', '.join(absent)}")
     parts = [*((f"{name}: ", summary) for name, summary in splits.items()), ("", report)]
     if not any(part["dropped"] for _, part in parts):
         lines.append("nothing dropped")

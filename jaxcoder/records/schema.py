@@ -5,6 +5,9 @@ import dataclasses
 ROLES = ("unknown", "primary", "secondary")
 """Roles of a code in a contact; a role's index here is its number in a token record."""
 
+SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U", "": "U"}
+"""From how sources write it, in upper case, to how contacts have it."""
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -99,3 +102,14 @@ class Contact:
     codes: tuple[Code, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     conditions: tuple[Condition, ...] = ()
+
+
+ROWS: dict[str, type] = {
+    "notes": Note,
+    "medications": Medication,
+    "labs": Lab,
+    "codes": Code,
+    "evidence": Evidence,
+    "conditions": Condition,
+}
+"""From what nests in a contact to the dataclass of a row."""

@@ -7,13 +7,14 @@ TensorFlow is not needed.
 
 import bisect
 import contextlib
+import fcntl
 import itertools
 import json
 import os
-import socket
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import IO, Any, Generic, TypeVar, overload
 
 import tensorflow_datasets as tfds
 import tqdm
@@ -23,7 +24,7 @@ from tensorflow_datasets.core.dataset_info import DatasetIdentity
 from jaxcoder.errors import UserError
 
 T = TypeVar("T")
-_UNFINISHED = "unfinished"  # folders of data sets that are being written: .MACHINE.PROCESS
+_UNFINISHED, _REPLACED = "unfinished", "replaced"
 _SHARD = 16_384  # records a file: 100 MB to 200 MB of contacts with a few notes each
 _CHUNK = 256  # records handed to TFDS at a time
 
@@ -43,7 +44,8 @@ def write(
     Records keep the order of their streams, which is deterministic, and in which neighbours
     compress well; memory does not grow with their number. A data set that was in the place stays
     whole until the new one is, so that there must be room for both. Each process writes into a
-    folder of its own; what a killed one left of it, the next on the same machine removes.
+    folder of its own, and locks it where it lies on a disk; what a killed one left, the next to
+    write there removes. In a bucket it stays.
 
     Args:
       folder: `DATA_DIR/DATA_SET/NAME/VERSION`.
@@ -60,12 +62,14 @@ def write(
       UserError: whatever a stream raises, an empty split, or no space to write.
     """
     folder = epath.Path(folder)
-    own = folder.parent / f"{_UNFINISHED}.{socket.gethostname()}.{os.getpid()}"
+    own = folder.parent / f"{_UNFINISHED}.{uuid.uuid4().hex[:12]}"
+    staged = own / folder.name
+    lock = None
     try:
         with _writing(folder):
-            _remove_abandoned(folder.parent)
-            staged = own / folder.name
             staged.mkdir(parents=True)
+            lock = _locked(own)
+            _remove_abandoned(folder)
             writer = _writer(staged, folder, features)
         for split, rows in splits.items():
             stream = _watched(rows, split)
@@ -83,11 +87,12 @@ def write(
             text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
             (staged / report_name).write_text(text)
             if folder.exists():
-                folder.rename(own / "replaced")
+                folder.rename(own / _REPLACED)
             staged.rename(folder)
     finally:
-        if own.exists():
-            own.rmtree()
+        _remove(own, folder)
+        if lock is not None:
+            lock.close()
     return folder
 
 
@@ -236,6 +241,22 @@ class Records(Sequence[T], Generic[T]):
         return [self[index] for index in indices]
 
 
+def evenly(records: Sequence[T], most: int) -> Iterator[T]:
+    """At most `most` of the records, evenly spaced; all where `most` is 0."""
+    count = len(records)
+    if not most or count <= most:
+        return iter(records[number] for number in range(count))
+    return iter(records[number * count // most] for number in range(most))
+
+
+def below(path: epath.PathLike, root: epath.PathLike) -> str:
+    """A path as seen from a folder above it; elsewhere whole, which a join keeps as it is."""
+    try:
+        return str(epath.Path(path).relative_to(root))
+    except ValueError:
+        return str(path)
+
+
 def _shards(folder: epath.Path) -> Iterator[epath.Path]:
     return (path for path in folder.iterdir() if ".array_record-" in path.name)
 
@@ -277,19 +298,36 @@ def _unseen() -> Iterator[None]:
         raise
 
 
-def _remove_abandoned(parent: epath.Path) -> None:
-    """Removes what processes of this machine that are no more were writing below a folder."""
-    for path in parent.glob(f"{_UNFINISHED}.{socket.gethostname()}.*"):
-        number = int(path.name.rpartition(".")[2])
-        if number == os.getpid() or not _runs(number):
-            path.rmtree()
+def _locked(own: epath.Path) -> IO[bytes] | None:
+    """Locks a folder for as long as the file is open, at most until this process ends.
 
-
-def _runs(process: int) -> bool:
+    Returns:
+      The file; None if another process has it, or if the folder lies in a bucket.
+    """
     try:
-        os.kill(process, 0)  # asks, and sends nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        file = open(os.fspath(own / "lock"), "wb")  # noqa: SIM115 - open is what locks
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _remove_abandoned(folder: epath.Path) -> None:
+    """Removes what processes that are no more were writing beside a data set."""
+    for own in folder.parent.glob(f"{_UNFINISHED}.*"):
+        lock = _locked(own)
+        if lock is not None:
+            _remove(own, folder)
+            lock.close()
+
+
+def _remove(own: epath.Path, folder: epath.Path) -> None:
+    """Removes a folder of unfinished writing; what was about to be replaced goes back."""
+    if (own / _REPLACED).exists() and not folder.exists():
+        (own / _REPLACED).rename(folder)
+    if own.exists():
+        own.rmtree()

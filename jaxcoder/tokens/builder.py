@@ -30,7 +30,7 @@ from jaxcoder.tokens.data import (
 )
 from jaxcoder.tokens.documents import Document, DocumentEncoder
 from jaxcoder.tokens.labels import LabelOptions
-from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, SilverOptions, evenly
+from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, SilverOptions
 from jaxcoder.tokens.mini import Filled, Strings
 from jaxcoder.tokens.minidocs import MiniOptions
 from jaxcoder.tokens.report import SplitReport
@@ -159,9 +159,8 @@ class _Build:
         self.tokenizer = self._make_tokenizer()
         self.encoder = DocumentEncoder(self.tokenizer, options.serialise)
         self.lexicon = self._fit_lexicon() if options.silver.enabled else None
-        strings = Strings(
-            evenly(self.train, _MINI_CONTACTS), self.table, self.space, self._silver, self.encoder
-        )
+        sample = store.evenly(self.train, _MINI_CONTACTS)
+        strings = Strings(sample, self.table, self.space, self._silver, self.encoder)
         self.minis = Filled(
             strings.fragments(options.mini) if options.mini.per_contact else [],
             options.mini,
@@ -187,7 +186,7 @@ class _Build:
             return {
                 "name": path.parent.name,
                 "identity": decisive,
-                "contacts": _below(self.contacts.path, data_dir),
+                "contacts": store.below(self.contacts.path, data_dir),
                 "label_space": self.space.hash,
                 "num_labels": len(self.space),
                 "vocab_size": self.tokenizer.vocab_size,
@@ -226,7 +225,7 @@ class _Build:
         of a contact.
         """
         annotated = "evidence" in self.options.mini.sources and any(
-            contact.evidence for contact in evenly(self.train, _MINI_CONTACTS)
+            contact.evidence for contact in store.evenly(self.train, _MINI_CONTACTS)
         )
         provenance = evidence.GOLD if annotated else evidence.SILVER
         for number, (fragment, document) in enumerate(self.minis.documents()):
@@ -263,14 +262,14 @@ class _Build:
         options = self.options.tokenizer
         if options.path:
             return load_tokenizer(options.path)
-        sample = _shown(evenly(self.train, options.train_contacts), "tokenizer")
+        sample = _shown(store.evenly(self.train, options.train_contacts), "tokenizer")
         return train_tokenizer(
             (serialise(contact, self.options.serialise).text for contact in sample), options
         )
 
     def _fit_lexicon(self) -> Lexicon:
         options = self.options.lexicon
-        sample = _shown(evenly(self.train, options.max_contacts), "lexicon")
+        sample = _shown(store.evenly(self.train, options.max_contacts), "lexicon")
         first, second = itertools.tee(sample)  # read in step, so that nothing piles up
         return Lexicon.fit(
             (serialise(contact, self.options.serialise).text for contact in first),
@@ -300,13 +299,6 @@ def _record(
 def _shown(contacts: Iterable[Contact], what: str) -> Iterator[Contact]:
     """The same contacts, with a progress bar on a terminal."""
     return iter(tqdm(contacts, desc=what, unit=" contacts", disable=not sys.stderr.isatty()))
-
-
-def _below(path: epath.Path, data_dir: epath.Path) -> str:
-    try:
-        return str(path.relative_to(data_dir))
-    except ValueError:  # elsewhere: the whole path, which a join keeps as it is
-        return str(path)
 
 
 def _chunks(records: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -22,7 +22,7 @@ from jaxcoder.tokens.tokenizer import Tokenizer, load_tokenizer
 
 REPORT = "tokens_report.json"
 LABEL_SPACE, TOKENIZER = "label_space.json", "tokenizer"
-_DATA_SET, VERSION = "token_records", "1.1.0"
+_DATA_SET, VERSION = "token_records", "1.2.0"
 MINI = "mini"
 """The split of mini-documents: for training only."""
 

@@ -125,6 +125,7 @@ class EvidenceLexicon:
                 code: (coded[bag, code] + evidence[bag, code])
                 / (2 * (max(seen[bag], evidence[bag, code]) + options.smoothing))
                 for code in meanings[bag]
+                if coded[bag, code] + evidence[bag, code]  # else no document says anything of it
             }
             for bag in meanings
         }

@@ -76,7 +76,7 @@ def make_label_space(
         counts.update(gold_codes(contact, options.granularity).keys())
     if options.extra:
         for code in _read_codes(options.extra):
-            counts[roll_up(code, options.granularity)] += options.min_count
+            counts[_rolled(code, "", options.granularity, options.extra)] += options.min_count
     space = LabelSpace.from_counts(counts, options.granularity, options.min_count, descriptions)
     if not len(space):
         most = max(counts.values(), default=0)

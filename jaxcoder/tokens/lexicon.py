@@ -1,8 +1,7 @@
 """Which n-grams stand for which codes, counted on training documents."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,8 +10,6 @@ from jaxcoder.tokens.counts import Counts, ranges
 from jaxcoder.tokens.silver import Aligner, Descriptions, SilverOptions
 
 __all__ = ["Lexicon", "LexiconOptions", "SilverOptions"]
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,11 +184,3 @@ def _occurrences(found: stems.Words, first: int, last: int) -> list[int]:
 
 def _totals(labels: Sequence[np.ndarray], size: int) -> np.ndarray:
     return np.bincount(np.concatenate([np.zeros(0, np.int32), *labels]), minlength=size)
-
-
-def evenly(records: Sequence[T], most: int) -> Iterator[T]:
-    """At most `most` of the records, evenly spaced; all where `most` is 0."""
-    count = len(records)
-    if not most or count <= most:
-        return iter(records[number] for number in range(count))
-    return iter(records[number * count // most] for number in range(most))

@@ -23,7 +23,7 @@ from jaxcoder.records.schema import Contact, Lab, Medication
 SECTIONS = ("patient", "notes", "medications", "labs")
 """Sections of the text; a section's index here is its number in segments."""
 
-_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
+_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(,[0-9]{3})+")
 
 KEEP = ("head", "tail", "head+tail")
 

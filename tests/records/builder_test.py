@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_contacts_come_back_bit_for_bit_and_in_order(tmp_path):
     contacts = [FULL, Contact("2", "p"), *some(300)]
     data = builder.build(Memory({"train": contacts, "test": some(3, 500)}), tmp_path)
     assert data.name == "memory"
-    assert data.path == tmp_path / "contact_records/memory/1.1.0"
+    assert data.path == tmp_path / "contact_records/memory/1.2.0"
     assert data.splits == ("train", "test")  # validation has no contacts
     assert list(data.split("train")) == contacts
     train = builder.open_contacts(tmp_path, "memory").split("train")
@@ -97,7 +98,7 @@ def test_what_is_there_is_reused_if_it_is_the_same(tmp_path):
     data = builder.build(Memory({"train": some(9)}), tmp_path, say=said.append)
     assert len(data.split("train")) == 4
     assert said == [f"Reusing contact records {data.path}"]
-    message = r"memory/1.1.0: .*options.version: 1 there, 2 here.*--option version=2 .*--rebuild"
+    message = r"memory/1.2.0: .*options.version: 1 there, 2 here.*--option version=2 .*--rebuild"
     with pytest.raises(UserError, match=message):
         builder.build(Memory({"train": some(9)}, version=2), tmp_path)
     assert len(builder.open_contacts(tmp_path, "memory").split("train")) == 4
@@ -197,10 +198,10 @@ def test_kill_in_the_middle_then_build_again(tmp_path):
     with pytest.raises(UserError, match="build it with"):
         builder.open_contacts(tmp_path, "memory")
     folder = tmp_path / "contact_records/memory"
-    assert [path.name.rpartition(".")[2] for path in folder.iterdir()] == [str(process.pid)]
+    assert [path.name.partition(".")[0] for path in folder.iterdir()] == ["unfinished"]
     data = builder.build(Memory({"train": some(100)}), tmp_path)
     assert list(data.split("train")) == some(100)
-    assert [path.name for path in folder.iterdir()] == ["1.1.0"]  # and nothing is left behind
+    assert [path.name for path in folder.iterdir()] == ["1.2.0"]  # and nothing is left behind
 
 
 def test_no_tensorflow_and_no_jax(tmp_path):
@@ -240,7 +241,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise RuntimeError("write() failed: No space left on device; writing x-00000")
 
     monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", full)
-    with pytest.raises(UserError, match=r"memory/1.1.0: no space left on its device; make room"):
+    with pytest.raises(UserError, match=r"memory/1.2.0: no space left on its device; make room"):
         builder.build(Memory({"train": some(3)}), tmp_path)
     assert list((tmp_path / "contact_records/memory").iterdir()) == []
 
@@ -257,6 +258,41 @@ def test_what_is_replaced_stays_until_the_new_is_whole(tmp_path):
     with pytest.raises(UserError, match="row 7"):
         builder.build(Broken({"train": some(9), "test": some(1)}), tmp_path, rebuild=True)
     assert list(builder.open_contacts(tmp_path, "memory").split("train")) == some(4)
+
+
+class Stop(BaseException):
+    """As Ctrl-C."""
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch, killed):
+    path = builder.build(Memory({"train": some(4)}), tmp_path).path
+    rename, remove = type(path).rename, store._remove
+
+    def stop_after_the_first(self, target):
+        rename(self, target)
+        if self == path:
+            monkeypatch.undo()
+            if killed:  # then nobody tidies up
+                monkeypatch.setattr(store, "_remove", lambda own, folder: None)
+            raise Stop
+
+    monkeypatch.setattr(type(path), "rename", stop_after_the_first)
+    with pytest.raises(Stop):
+        builder.build(Memory({"train": some(9)}), tmp_path, rebuild=True)
+    monkeypatch.setattr(store, "_remove", remove)
+    assert path.exists() != killed
+
+    class Broken(Memory):
+        def contacts(self, split):
+            yield from super().contacts(split)
+            if split == "train":
+                raise UserError("row 7")
+
+    with pytest.raises(UserError, match="row 7"):  # the next one fails, too
+        builder.build(Broken({"train": some(9)}), tmp_path, rebuild=True)
+    assert list(builder.open_contacts(tmp_path, "memory").split("train")) == some(4)
+    assert [each.name for each in path.parent.iterdir()] == ["1.2.0"]
 
 
 def test_two_writers_do_not_disturb_each_other(tmp_path):
@@ -294,13 +330,20 @@ def test_a_record_that_cannot_be_encoded_is_not_shown(tmp_path, monkeypatch):
 
 
 def test_the_remedy_is_a_command_that_works(tmp_path):
-    data = builder.RecordsOptions(options={"patients": 30}).open()
-    data = builder.build(data, tmp_path)
+    folder = tmp_path / "a folder"
+    source = builder.RecordsOptions(options={"patients": 30, "name": "small"}).open()
+    data = builder.build(source, folder)
     before = list(data.split("train"))
     (file,) = data.path.glob("*train.array_record*")
     file.write_bytes(b"")
     with pytest.raises(UserError, match="truncated") as raised:
         builder.open_contacts(data.path)
     command = str(raised.value).partition("`jaxcoder records ")[2].partition("`")[0]
-    main(command.split())
+    main(shlex.split(command))
     assert list(builder.open_contacts(data.path).split("train")) == before
+
+
+def test_a_sample_is_evenly_spaced():
+    assert list(store.evenly(range(10), 0)) == list(store.evenly(range(10), 10)) == list(range(10))
+    assert list(store.evenly(range(10), 5)) == [0, 2, 4, 6, 8]
+    assert list(store.evenly(range(10), 3)) == [0, 3, 6]

@@ -35,7 +35,7 @@ def test_check_writes_nothing(extract, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("train")
     assert lines[-2:] == [
-        "no contact has notes, medications, labs, evidence: the relations are absent or empty",
+        "no contact has notes, medications, labs, evidence",
         "nothing dropped",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["extract"]
@@ -57,6 +57,8 @@ def test_tables_are_an_extract_that_can_be_read(tmp_path, capsys):
     [
         (["--source", "tables", "--option", "name"], "--option name: expected KEY=VALUE"),
         (["--source", "tables"], "--data_dir is missing"),
+        (["--source", "tables", "--check", "--tables", "x"], "--check and --tables: expected one"),
+        (["--source", "synthetic", "--tables", "."], r"--tables \.: is there already"),
         (["--source", "nothing", "--check"], "--source nothing: unknown source"),
         ([], "--source"),
     ],

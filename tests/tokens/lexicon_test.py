@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, evenly
+from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions
 
 OPTIONS = LexiconOptions(max_ngram=2, min_documents=1, min_hits=1, min_score=0.0)
 TEXTS = ["Acute chest pain.", "chest pain, cough", "cough", "No pain"]
@@ -44,12 +44,6 @@ def test_nothing_but_the_fitted_documents_is_in_it():
     assert lexicon.codes == again.codes == ("R05", "R07.4")
     assert lexicon.scores("chest pain cough no") == again.scores("chest pain cough no")
     assert lexicon.scores("no headache") == {}
-
-
-def test_a_sample_is_evenly_spaced():
-    assert list(evenly(range(10), 0)) == list(evenly(range(10), 10)) == list(range(10))
-    assert list(evenly(range(10), 5)) == [0, 2, 4, 6, 8]
-    assert list(evenly(range(10), 3)) == [0, 3, 6]
 
 
 def test_no_documents():

@@ -85,6 +85,7 @@ def test_what_is_unknown_leaves_no_marker():
         (Lab(value="6,3", high=6.1), "H"),  # a decimal comma
         (Lab(value="250,000", low=150_000.0, high=400_000.0), ""),  # 250, or 250 thousand
         (Lab(value="90,000", low=150_000.0), "L"),  # low as both
+        (Lab(value="0,250", low=0.3), "L"),  # no thousands
         (Lab(value="> 1,000,000", high=400_000.0), "H"),
     ],
 )

@@ -1,5 +1,6 @@
 """Which split every contact of a relational source belongs to: by hash or by a published list."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import duckdb
@@ -98,10 +99,14 @@ def _from_list(
         f"ON name = lower(trim(published.split)) WHERE {key} IS NOT NULL"
     )
     unknown = connection.execute(
-        "SELECT written FROM named WHERE split IS NULL ORDER BY written LIMIT 1"
+        "SELECT id, written FROM named WHERE split IS NULL ORDER BY written LIMIT 1"
     ).fetchone()
     if unknown:
-        raise UserError(f"{file}: split {unknown[0]!r}; expected one of {', '.join(_NAMES)}")
+        split = f" {unknown[1]!r}" if re.fullmatch("[a-z]{1,5}", unknown[1] or "") else ""
+        raise UserError(
+            f"{file}: unknown split{split} of {key} {shown(unknown[0])}; expected one of "
+            f"{', '.join(_NAMES)}"
+        )
     torn = "string_agg(DISTINCT split, ' and ' ORDER BY split)"
     conflict = connection.execute(
         f"SELECT id, {torn} FROM named GROUP BY id HAVING count(DISTINCT split) > 1 "

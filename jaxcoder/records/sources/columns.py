@@ -47,9 +47,18 @@ COLUMNS: dict[str, dict[str, str]] = {
         "flag": TEXT,
     },
     "codes": {"contact_id": ID, "code": CODE, "system": TEXT, "role": TEXT, "rank": INTEGER},
-    "evidence": {"contact_id": ID, "code": CODE, "note": PLACE, "start": PLACE, "end": PLACE},
+    "evidence": {
+        "contact_id": ID,
+        "code": CODE,
+        "note": PLACE,
+        "start": PLACE,
+        "end": PLACE,
+        "mention": INTEGER,
+    },
 }
 """The relations that nest into a contact, their columns, and what each holds."""
+OPTIONAL = {("evidence", "mention")}
+"""Columns that may be missing."""
 
 _SQL = {
     # pandas writes a column of whole numbers with gaps as floats. They are exact to 15 digits;

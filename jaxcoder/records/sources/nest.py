@@ -1,5 +1,6 @@
 """One contact from its rows: what the five relations hold about it, typed, checked and counted."""
 
+import difflib
 import functools
 import itertools
 import re
@@ -8,17 +9,14 @@ from typing import Any
 
 from jaxcoder.records import code_systems
 from jaxcoder.records.findings import Findings
-from jaxcoder.records.schema import ROLES, Code, Contact, Evidence, Lab, Medication, Note
+from jaxcoder.records.schema import ROLES, SEXES, Code, Contact, Evidence, Lab, Medication, Note
 
 Row = tuple[Any, ...]
 """The columns of a relation, in the order of `columns.COLUMNS`; None is null."""
 
-_SEX = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U", "": "U"}
-
 # What findings may show. Where columns have shifted, anything stands in their place: a name, a
 # personal number.
-_CODE_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9.]{0,7}|[0-9]{1,3}\.?[0-9]{0,2}")
-_SYSTEM_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,11}")
+_CODE_LIKE = re.compile(r"[A-Za-z]{1,2}[0-9][A-Za-z0-9.]{0,6}|[0-9]{1,3}\.?[0-9]{0,2}")
 
 
 class Groups:
@@ -56,7 +54,7 @@ def nest(
         dropped.add("contacts.age: outside 0-130 years (emptied)", contact_id)
         age = None
     sex = (sex or "").strip().upper()
-    if sex not in _SEX:
+    if sex not in SEXES:
         dropped.add("contacts.sex: not F, M or U (set to U)", contact_id)
     notes = tuple(
         Note(text or "", kind or "", time or "")
@@ -87,7 +85,7 @@ def nest(
         end or "",
         specialty or "",
         age,
-        _SEX.get(sex, "U"),
+        SEXES.get(sex, "U"),
         notes,
         medications,
         labs,
@@ -123,8 +121,10 @@ def _evidence(
 ) -> tuple[Evidence, ...]:
     systems = {code.code: code.system for code in codes}
     evidence = []
-    for mention, (contact_id, written, note, start, end) in enumerate(rows):
+    for place, (contact_id, written, note, start, end, mention) in enumerate(rows):
         code = _match(written, systems)
+        if mention is None:  # a mention of one piece
+            mention = place if rows[0][-1] is None else -1 - place
         if code is None:
             dropped.add("evidence: the contact does not have the code", contact_id)
         elif note is None or not 0 <= note < len(notes):
@@ -149,7 +149,8 @@ def _normalised(written: str, system: str) -> tuple[str, str]:
     try:
         system = code_systems.canonical_system(system)
     except ValueError:
-        shown = repr(system) if _SYSTEM_LIKE.fullmatch(system) else "(not shown)"
+        near = difflib.get_close_matches(system.lower(), code_systems.SYSTEMS, n=1)
+        shown = repr(system) if near else "(not shown)"
         raise ValueError(
             f"unknown system {shown}; expected {', '.join(code_systems.SYSTEMS)}"
         ) from None

@@ -144,11 +144,14 @@ class RelationalSource(abc.ABC):
     def _rows(self, relation: str, ids: str, dropped: Findings) -> Iterator[tuple[Any, ...]]:
         """Typed rows of the contacts that `ids` tells, ordered by contact and within it."""
         kinds, found = COLUMNS[relation], self._columns[relation]
-        reads = [f"{typed(kind, found[name])} AS {quoted(name)}" for name, kind in kinds.items()]
+        reads = [
+            f"{typed(kind, found[name]) if name in found else 'NULL'} AS {quoted(name)}"
+            for name, kind in kinds.items()
+        ]
         failures = {
             f"{relation}.{name}: not of type {kind} (emptied)": failed
             for name, kind in kinds.items()
-            if (failed := columns.failed(kind, found[name]))
+            if name in found and (failed := columns.failed(kind, found[name]))
         }
         # One bit a column whose value is there but cannot be read as its kind.
         bits_sql = " + ".join(
@@ -199,7 +202,7 @@ class RelationalSource(abc.ABC):
             with self._reading(relation):
                 names = columns.by_name(held.columns, self.where(relation))
             for wanted in COLUMNS.get(relation, {}):
-                if wanted not in names:
+                if wanted not in names and (relation, wanted) not in columns.OPTIONAL:
                     raise columns.missing(wanted, relation, names, self.where(relation))
             found[relation] = names
         if "contacts" not in found:

@@ -38,15 +38,21 @@ def test_the_first_rank_of_a_repeated_code_is_kept():
 
 def test_an_unknown_system_is_counted():
     dropped = Findings()
-    contact = nest(CONTACT, {"codes": [("c", "I10", "snomed", None, None)]}, "icd10", dropped)
+    codes = [("c", "I10", system, None, None) for system in ("icd11", "Hansen")]
+    contact = nest(CONTACT, {"codes": codes}, "icd10", dropped)
     assert contact.codes == ()
-    assert [reason.split(";")[0] for reason in dropped] == ["codes: unknown system 'snomed'"]
+    assert [reason.split(";")[0] for reason in dropped] == [
+        "codes: unknown system 'icd11'",
+        "codes: unknown system (not shown)",
+    ]
 
 
 @pytest.mark.parametrize(
     ("written", "shown"),
     [
-        ("K", "K"),
+        ("K", "(not shown)"),
+        ("Hansen", "(not shown)"),
+        ("DI10", "DI10"),
         ("I1.09", "I1.09"),
         ("42", "42"),
         ("250.001", "(not shown)"),
@@ -77,10 +83,10 @@ def test_evidence_finds_its_code_in_whichever_system_the_contact_has_it():
         "notes": [("c", None, None, "x" * 9)],
         "codes": [("c", "DI219", "sks", None, 1), ("c", "E8801", "icd9cm", None, 2)],
         "evidence": [
-            ("c", "I21.9", 0, 0, 1),
-            ("c", "DI219", 0, 1, 2),
-            ("c", "E8801", 0, 2, 3),
-            ("c", "I10", 0, 0, 1),
+            ("c", "I21.9", 0, 0, 1, None),
+            ("c", "DI219", 0, 1, 2, None),
+            ("c", "E8801", 0, 2, 3, None),
+            ("c", "I10", 0, 0, 1, None),
         ],
     }
     contact = nest(CONTACT, children, "icd10", dropped)

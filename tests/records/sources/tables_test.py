@@ -123,8 +123,7 @@ def test_what_does_not_fit_is_counted_and_never_quoted(extract):
     assert contacts["01"].codes == (Code("042", "icd9cm", "unknown", 0),)
     (split,) = source.splits
     assert source.dropped(split) == {
-        "codes: malformed icd10 code (not shown)": 1,
-        "codes: malformed icd10 code K": 1,
+        "codes: malformed icd10 code (not shown)": 2,
         "codes: code repeated in its contact": 1,
         "codes.role: not unknown, primary, secondary (set to unknown)": 1,
         "codes.rank: not of type integer (emptied)": 1,
@@ -209,7 +208,11 @@ def test_a_published_split_is_kept(tmp_path, key):
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        ("patient_id,split", [["p1", "tran"]], r"splits.csv: split 'tran'; expected one of train"),
+        (
+            "patient_id,split",
+            [["p1", "tran"]],
+            r"splits.csv: unknown split 'tran' of patient_id 'p1'; expected one of train",
+        ),
         (
             "patient_id,split",
             [["p1", "train"], ["p1", "test"]],

@@ -101,11 +101,9 @@ class Synthetic:
     @property
     def identity(self) -> Mapping[str, Any]:
         """Source, options, the contents of the tables and the generator's version."""
-        options = dataclasses.asdict(self._options)
-        del options["name"]
         return {
             "source": "synthetic",
-            "options": options,
+            "options": dataclasses.asdict(self._options),
             "tables": self.catalogue.fingerprint,
             "generator": _GENERATOR,
         }
