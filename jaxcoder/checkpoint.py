@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +38,20 @@ class Progress:
     metric: str = "micro_f1"
 
 
+class _LastAndBest(checkpoint_managers.PreservationPolicy):
+    """Keeps the last step and the best one.
+
+    Which one that is comes from the progress. Orbax's own policy forgets it: a manager that is
+    opened again has no metrics of the checkpoints that are there, and deletes the best.
+    """
+
+    best = 0
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        last = max((each.step for each in checkpoints), default=0)
+        return [each.step in (last, self.best) for each in checkpoints]
+
+
 class Checkpoints:
     """Saves in the background, keeps the last and the best checkpoint, and restores either.
 
@@ -45,20 +59,11 @@ class Checkpoints:
     without the optimiser. It appears whole or not at all: Orbax writes to a temporary folder first.
     """
 
-    def __init__(
-        self,
-        folder: epath.PathLike,
-        *,
-        metric: str = "micro_f1",
-        larger_is_better: bool = True,
-        read_only: bool = False,
-    ):
+    def __init__(self, folder: epath.PathLike, *, read_only: bool = False):
         """Opens the folder of checkpoints.
 
         Args:
           folder: `WORKDIR/checkpoints`; created unless `read_only`.
-          metric: the key of `metrics` in `save` that says which checkpoint is best.
-          larger_is_better: whether larger values of the metric are better.
           read_only: for readers beside a running training: nothing is created, cleaned or deleted.
 
         Raises:
@@ -71,58 +76,37 @@ class Checkpoints:
             raise UserError(
                 f"{self.folder}: no checkpoints here; train first, or pass another --workdir"
             )
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(1),
-                checkpoint_managers.BestN(
-                    # Of equal ones the first, as `best_step` has it.
-                    get_metric_fn=lambda metrics: (
-                        metrics[metric],
-                        -metrics["step"] if larger_is_better else metrics["step"],
-                    ),
-                    reverse=not larger_is_better,
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
+        self._kept = _LastAndBest()
         options = (
             ocp.CheckpointManagerOptions(read_only=True)
             if read_only
             else ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
+                preservation_policy=self._kept,
                 # Leftovers of a process killed in the middle of a save.
                 cleanup_tmp_directories=True,
             )
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def save(
-        self,
-        progress: Progress,
-        items: Mapping[str, PyTree],
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
+    def save(self, progress: Progress, items: Mapping[str, PyTree]) -> None:
         """Starts to save in the background; returns once the arrays are copied off the devices.
+
+        Checkpoints other than this one and that of the best step are then deleted.
 
         Args:
           progress: its step names the checkpoint.
           items: trees of arrays by name.
-          metrics: of the evaluation at this step, if there was one.
 
         Raises:
           UserError: this save or the one before it did not fit on the disk.
         """
         self.wait()  # what is still being written is not yet taken from the free space
         self._check_space(items)
+        self._kept.best = progress.best_step
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         arguments["progress"] = ocp.args.JsonSave(dataclasses.asdict(progress))
         try:
-            self._manager.save(
-                progress.step,
-                args=ocp.args.Composite(**arguments),
-                metrics={**metrics, "step": progress.step} if metrics else None,
-            )
+            self._manager.save(progress.step, args=ocp.args.Composite(**arguments))
         except Exception as error:
             raise self._explained(error) from error
 

@@ -106,7 +106,7 @@ def main() -> None:
     for change in workdir.check(config, data) if lead else ():
         logging.info("changed since this run was last started: %s", change)
     decisive, larger = options.train.metric, options.train.metric != "loss"
-    checkpoints = Checkpoints(workdir.checkpoints, metric=decisive, larger_is_better=larger)
+    checkpoints = Checkpoints(workdir.checkpoints)
     progress = Progress(step=0, label_space=data.label_space.hash, metric=decisive)
     last = checkpoints.step("last")
     if last is None:
@@ -178,7 +178,7 @@ def main() -> None:
 
         if saving:
             coder = jitted.evaluation_params(state)
-            checkpoints.save(progress, _items(state, coder), scores)
+            checkpoints.save(progress, _items(state, coder))
 
     ############################### Leave it ###############################
 

@@ -18,21 +18,21 @@ def _abstract(tree):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
-def _saved(folder, scores, metric="micro_f1", larger_is_better=True):
+def _saved(folder, scores, larger_is_better=True, killed_after=None):
     """Saves at steps 10, 20, …; a score of None is a checkpoint without an evaluation."""
-    checkpoints = Checkpoints(folder, metric=metric, larger_is_better=larger_is_better)
+    checkpoints = Checkpoints(folder)
     best_value, best_step = None, 0
     for step, score in zip(range(10, 1000, 10), scores, strict=False):
         if score is not None and (best_value is None or (score > best_value) == larger_is_better):
             best_value, best_step = score, step
-        checkpoints.save(
-            Progress(step, "hash", best_value, best_step),
-            {"params": _params(step)},
-            None if score is None else {metric: score},
-        )
+        checkpoints.save(Progress(step, "hash", best_value, best_step), {"params": _params(step)})
+        if step == killed_after:
+            checkpoints.close()
+            checkpoints = Checkpoints(folder)
     checkpoints.close()
 
 
+@pytest.mark.parametrize("killed_after", [None, 10, 20, 30])
 @pytest.mark.parametrize(
     ("scores", "larger_is_better", "best"),
     [
@@ -42,8 +42,8 @@ def _saved(folder, scores, metric="micro_f1", larger_is_better=True):
         ([None, None], True, 20),
     ],
 )
-def test_keeps_the_last_and_the_best(tmp_path, scores, larger_is_better, best):
-    _saved(tmp_path / "c", scores, larger_is_better=larger_is_better)
+def test_keeps_the_last_and_the_best(tmp_path, scores, larger_is_better, best, killed_after):
+    _saved(tmp_path / "c", scores, larger_is_better, killed_after)
     checkpoints = Checkpoints(tmp_path / "c", read_only=True)
     last = 10 * len(scores)
     assert (checkpoints.step("last"), checkpoints.step("best")) == (last, best)

@@ -46,7 +46,7 @@ def trained_workdir(tmp_path_factory):
     params = jax.tree.map(lambda x: x * 5, jitted.evaluation_params(jitted.init(0)))
     checkpoints = Checkpoints(workdir.checkpoints)
     progress = Progress(step=3, label_space=space.hash, best_value=0.1, best_step=3, threshold=0.5)
-    checkpoints.save(progress, {"coder": params}, {"micro_f1": 0.1})
+    checkpoints.save(progress, {"coder": params})
     checkpoints.close()
     return workdir
 

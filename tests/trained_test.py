@@ -32,10 +32,10 @@ def make_workdir(tmp_path, shapes_and_tokenizer):
         tokenizer.save(workdir.tokenizer)
         space.save(workdir.label_space)
         checkpoints = Checkpoints(workdir.checkpoints)
-        for step, fill, threshold, score in ((3, 1.0, 0.25, 0.7), (5, 2.0, 0.5, 0.6)):
+        for step, fill, threshold in ((3, 1.0, 0.25), (5, 2.0, 0.5)):
             progress = Progress(step, space.hash, best_value=0.7, best_step=3, threshold=threshold)
             filled = jax.tree.map(lambda x, fill=fill: np.full(x.shape, fill, x.dtype), shapes)
-            checkpoints.save(progress, {"coder": filled}, {"micro_f1": score})
+            checkpoints.save(progress, {"coder": filled})
         checkpoints.close()
         return workdir
 
