@@ -1,16 +1,18 @@
 """Contacts as lines of JSON: what `predict` reads."""
 
-import collections
 import dataclasses
 import datetime
 import difflib
+import functools
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import SEXES, Contact, Lab, Medication, Note
+from jaxcoder.records.sources.columns import EMPTIED, NUMBER, TIME
 
 SECTIONS = ("notes", "medications", "labs")
 # Codes are what is predicted; a line that has them all the same is no mistake.
@@ -18,6 +20,8 @@ _SCALARS = ("contact_id", "patient_id", "start", "end", "specialty", "age", "sex
 _KEYS = (*_SCALARS, *SECTIONS, "text", "codes")
 
 Row = TypeVar("Row", Note, Medication, Lab)
+Finding = Callable[[str], None]
+"""Counts what is wrong with a value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,7 @@ class BrokenLine:
 def read(
     lines: Iterable[bytes],
     sections: Sequence[str] = SECTIONS,
-    dropped: collections.Counter[str] | None = None,
+    dropped: Findings | None = None,
 ) -> Iterator[tuple[int, Contact] | BrokenLine]:
     """Reads contacts, one a line; blank lines are passed over.
 
@@ -55,7 +59,7 @@ def read(
 def parse(
     line: bytes | str,
     sections: Sequence[str] = SECTIONS,
-    dropped: collections.Counter[str] | None = None,
+    dropped: Findings | None = None,
 ) -> Contact:
     """Reads a contact from JSON.
 
@@ -85,36 +89,37 @@ def parse(
         raise ValueError(
             f"a JSON {_kind(value)}: expected an object with contact_id and notes or text"
         )
-    dropped = collections.Counter() if dropped is None else dropped
-    _count_unknown(value, _KEYS, "", dropped)
     contact_id = value.get("contact_id")
     if isinstance(contact_id, int) and not isinstance(contact_id, bool):
         contact_id = str(contact_id)
     if not isinstance(contact_id, str) or not contact_id:
         raise ValueError("contact_id is missing: expected text that names the contact")
+    dropped = Findings() if dropped is None else dropped
+    findings = functools.partial(dropped.add, contact_id=contact_id)
+    _count_unknown(value, _KEYS, "", findings)
     if value.get("text") is not None and value.get("notes") is not None:
         raise ValueError("has both text and notes: expected one of them")
     sex = _text(value.get("sex"), "sex").strip().upper()
     if sex not in SEXES:
-        dropped["sex: not F, M or U (set to U)"] += 1
-    age = _number(value.get("age"), "age")
+        findings("sex: not F, M or U (set to U)")
+    age = _number(value.get("age"), "age", findings)
     if age is not None and not 0 <= age <= 130:
-        dropped["age: outside 0-130 years (emptied)"] += 1
+        findings("age: outside 0-130 years (emptied)")
         age = None
-    notes = _rows(Note, value, "notes", dropped)
+    notes = _rows(Note, value, "notes", findings)
     if value.get("text") is not None:
         notes = (Note(text=_text(value["text"], "text")),)
     contact = Contact(
         contact_id=contact_id,
         patient_id=_text(value.get("patient_id"), "patient_id"),
-        start=_time(value.get("start"), "start", "start", dropped),
-        end=_time(value.get("end"), "end", "end", dropped),
+        start=_time(value.get("start"), "start", "start", findings),
+        end=_time(value.get("end"), "end", "end", findings),
         specialty=_text(value.get("specialty"), "specialty"),
         age=age,
         sex=SEXES.get(sex, "U"),
         notes=tuple(note for note in notes if note.text.strip()),
-        medications=_rows(Medication, value, "medications", dropped),
-        labs=_rows(Lab, value, "labs", dropped),
+        medications=_rows(Medication, value, "medications", findings),
+        labs=_rows(Lab, value, "labs", findings),
     )
     if not any(getattr(contact, section) for section in sections):
         raise ValueError(f"nothing to code: expected {', '.join(sections)} that are not empty")
@@ -122,19 +127,17 @@ def parse(
 
 
 def _count_unknown(
-    value: Mapping[str, Any], known: Collection[str], where: str, dropped: collections.Counter[str]
+    value: Mapping[str, Any], known: Collection[str], where: str, findings: Finding
 ) -> None:
     """Counts the keys that nobody reads; a key that is no plain name is not shown."""
     for key in value.keys() - set(known):
         plain = re.fullmatch(r"[A-Za-z_][\w.-]{0,29}", key, re.ASCII)
         near = difflib.get_close_matches(key.lower(), known, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
-        dropped[f"{where}{key if plain else '(no plain name)'}: unknown key (ignored){meant}"] += 1
+        findings(f"{where}{key if plain else '(no plain name)'}: unknown key (ignored){meant}")
 
 
-def _rows(
-    row: type[Row], value: Mapping[str, Any], key: str, dropped: collections.Counter[str]
-) -> tuple[Row, ...]:
+def _rows(row: type[Row], value: Mapping[str, Any], key: str, findings: Finding) -> tuple[Row, ...]:
     cells = value.get(key)
     if cells is None:
         return ()
@@ -146,20 +149,21 @@ def _rows(
         if not isinstance(cell, dict):
             raise ValueError(f"{where} is a JSON {_kind(cell)}: expected an object")
         names = [field.name for field in dataclasses.fields(row)]
-        _count_unknown(cell, names, f"{key}.", dropped)
+        _count_unknown(cell, names, f"{key}.", findings)
         read_cell: dict[str, Any] = {}
         for name in (name for name in names if cell.get(name) is not None):
             if name == "time":
-                read_cell[name] = _time(cell[name], f"{where}.time", f"{key}.time", dropped)
+                read_cell[name] = _time(cell[name], f"{where}.time", f"{key}.time", findings)
+            elif name in ("low", "high"):
+                read_cell[name] = _number(cell[name], f"{key}.{name}", findings)
             else:
-                read = _number if name in ("low", "high") else _text
-                read_cell[name] = read(cell[name], f"{where}.{name}")
+                read_cell[name] = _text(cell[name], f"{where}.{name}")
         if row is Note and "text" not in read_cell:
             raise ValueError(f"{where}.text is missing")
         if read_cell.get("flag"):
             flag = str(read_cell["flag"]).upper()
             if flag not in ("L", "H", "A"):
-                dropped["labs.flag: not L, H or A (emptied)"] += 1
+                findings("labs.flag: not L, H or A (emptied)")
                 flag = ""
             read_cell["flag"] = flag
         if any(value for name, value in read_cell.items() if name != "time"):
@@ -180,7 +184,7 @@ def _text(value: Any, key: str) -> str:
     raise ValueError(f"{key} is a JSON {_kind(value)}: expected text")
 
 
-def _time(value: Any, where: str, key: str, dropped: collections.Counter[str]) -> str:
+def _time(value: Any, where: str, key: str, findings: Finding) -> str:
     """A time as contact records have it: to the second, in UTC where a zone is given."""
     text = _text(value, where).strip()
     if not text:
@@ -191,20 +195,23 @@ def _time(value: Any, where: str, key: str, dropped: collections.Counter[str]) -
             time = time.astimezone(datetime.UTC).replace(tzinfo=None)
         return time.isoformat(timespec="seconds")
     except (ValueError, OverflowError):
-        dropped[f"{key}: not of type timestamp (emptied)"] += 1
+        findings(f"{key}: {EMPTIED[TIME]}")
         return ""
 
 
-def _number(value: Any, key: str) -> float | None:
+def _number(value: Any, key: str, findings: Finding) -> float | None:
     if value is None or value == "":
         return None
     try:
         if isinstance(value, bool):
             raise TypeError
+        if isinstance(value, str) and re.fullmatch(r" *[+-]?\d+,(\d{1,2}|\d{4,}) *", value):
+            value = value.replace(",", ".")  # as tables have it
         number = float(value)
         return number if math.isfinite(number) else None  # NaN is how pandas writes an absent one
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{key} is not a number: expected a number or null") from None
+        findings(f"{key}: {EMPTIED[NUMBER]}")
+        return None
 
 
 def _kind(value: Any) -> str:

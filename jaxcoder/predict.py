@@ -12,7 +12,6 @@ by their number and left out; the rest is predicted, in the order of the input, 
 is then 1. The output file appears whole or not at all.
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
@@ -35,6 +34,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.fusion import fuse
 from jaxcoder.predictions import top_labels
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Contact, Note
 from jaxcoder.tokens.documents import DocumentEncoder
 from jaxcoder.tokens.serialise import serialise
@@ -142,7 +142,7 @@ def predict_lines(
     sections: Sequence[str],
     write: Callable[[str], Any],
     say: Callable[[BrokenLine], None],
-    dropped: collections.Counter[str],
+    dropped: Findings,
 ) -> tuple[int, int]:
     """Predicts JSONL.
 
@@ -250,7 +250,7 @@ def _predict_file(wanted: Any) -> None:
     predictor = _predictor(coder, wanted)
     sections = coder.experiment.tokens.serialise.sections
 
-    dropped: collections.Counter[str] = collections.Counter()
+    dropped = Findings()
 
     def say(item: BrokenLine) -> None:
         print(f"{wanted.input}, line {item.line}: {item.reason}; left out", file=sys.stderr)
@@ -271,7 +271,7 @@ def _predict_file(wanted: Any) -> None:
     print(
         f"{done:,} contact{'s' * (done != 1)} predicted to {where}; "
         f"{broken:,} line{'s' * (broken != 1)} left out",
-        *(f"{count:,} × {reason}" for reason, count in dropped.most_common()),
+        *dropped.lines(),
         sep="\n",
         file=sys.stderr,
     )

@@ -1,4 +1,4 @@
-"""Trains a coder on the contacts that a config names, and evaluates it along the way.
+r"""Trains a coder on the contacts that a config names, and evaluates it along the way.
 
     jaxcoder train --config configs/demo.py --workdir runs/demo
     jaxcoder train --config configs/codiesp.py:language=en --workdir runs/en \
@@ -10,6 +10,7 @@ same batches, the same dropout and the same log. The workdir then holds all that
 predict need.
 """
 
+import contextlib
 import dataclasses
 import resource
 import sys
@@ -48,7 +49,13 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Trains. The order in the loop is a contract: batch, step, log, evaluate, save."""
+    """Trains, and closes what is open whatever happens."""
+    with contextlib.ExitStack() as exits:
+        _train(exits)
+
+
+def _train(exits: contextlib.ExitStack) -> None:
+    """The run. The order in the loop is a contract: batch, step, log, evaluate, save."""
     config = flags.FLAGS.config.to_dict()
     options = experiment.read(config)
     workdir = Workdir(flags.FLAGS.workdir)
@@ -106,6 +113,8 @@ def main() -> None:
     for change in workdir.check(config, data) if lead else ():
         logging.info("changed since this run was last started: %s", change)
     decisive, larger = options.train.metric, options.train.metric != "loss"
+    if lead and (lock := workdir.lock()):
+        exits.callback(lock.close)
     checkpoints = Checkpoints(workdir.checkpoints)
     progress = Progress(step=0, label_space=data.label_space.hash, metric=decisive)
     last = checkpoints.step("last")
@@ -125,7 +134,7 @@ def main() -> None:
         if lexicon is not None:
             workdir.write_lexicon(lexicon)
         workdir.create(config, data)
-    log = TrainLog(workdir, progress.step) if lead else None
+    log = exits.enter_context(TrainLog(workdir, progress.step)) if lead else None
 
     ################################# Loop #################################
 
@@ -184,8 +193,7 @@ def main() -> None:
 
     checkpoints.close()
     bar.close()
-    if log:
-        log.close()
+    if lead:
         best = checkpoints.step("best")
         seconds = time.monotonic() - started
         early = (
@@ -216,7 +224,12 @@ def prepare(options: Experiment) -> TokenData:
     if jax.process_count() > 1:
         return tokens_builder.open_built(options.records, options.tokens, options.data_dir)
     logging.info("opening the records below %s; what is missing is built", options.data_dir)
-    contacts = records_builder.build(options.records.open(), options.data_dir, say=logging.info)
+    contacts = records_builder.build(
+        options.records.open(),
+        options.data_dir,
+        say=logging.info,
+        source_dir=options.records.source_dir,
+    )
     return tokens_builder.build(contacts, options.data_dir, options.tokens, say=logging.info)
 
 

@@ -55,7 +55,10 @@ class TrainLog:
         for name, value in named.items():
             self._board.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def __enter__(self) -> "TrainLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Writes what is left."""
         self._file.close()
         self._board.close()

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
@@ -11,6 +11,7 @@ from jaxcoder import experiment
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
 from jaxcoder.fusion import Weights
+from jaxcoder.lock import lock
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.store import below
 from jaxcoder.settings import build, changes
@@ -84,10 +85,26 @@ class Workdir:
             return []
         config = json.loads(json.dumps(config))
         self._check_same(config, data)
-        return [
+        before, now = self._read_tokens(), _tokens(config, data)
+        other = [f"the token records: were {before}, now {now}"] if before != now else []
+        return other + [
             f"{key}: was {old!r}, now {new!r}"
             for key, old, new in changes(self._read_config(), config, "config")
         ]
+
+    def lock(self) -> IO[bytes] | None:
+        """Keeps other runs out, until the file that is returned is closed or the process ends.
+
+        Raises:
+          UserError: another one is at work.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            return lock(self.path)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.path}: another process trains here; wait for it, or stop it first"
+            ) from None
 
     def create(self, config: Mapping[str, Any], data: TokenData) -> None:
         """Writes what does not change during a run.
@@ -101,7 +118,7 @@ class Workdir:
         """
         self.check(config, data)
         config = json.loads(json.dumps(config))
-        tokens = below(data.path, config.get("data_dir", Experiment.data_dir))
+        tokens = _tokens(config, data)
         if not self._tuned_for(config, tokens):
             self.threshold.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -234,3 +251,7 @@ class Workdir:
             raise UserError(
                 f"{self.threshold}: not a threshold; delete it and run `jaxcoder evaluate` again"
             ) from None
+
+
+def _tokens(config: Mapping[str, Any], data: TokenData) -> str:
+    return below(data.path, config.get("data_dir", Experiment.data_dir))

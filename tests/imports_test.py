@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 
 # The way of the data: a module imports from its own package, or from names before its own.
 ORDER = (
-    *("__init__", "errors", "settings", "whole_file", "config_flag", "entry"),
+    *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry"),
     *("records", "tokens", "buckets", "batch_plan", "batches", "sharding"),
     *("models", "losses", "optim", "steps", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained"),

@@ -48,6 +48,22 @@ def test_holds_all_that_prediction_needs(workdir):
     assert workdir.evaluation("test", "lexicon") == workdir.path / "eval/test/baseline_lexicon"
 
 
+def test_one_run_at_a_time(workdir):
+    first = workdir.lock()
+    with pytest.raises(UserError, match="run: another process trains here; wait for it"):
+        workdir.lock()
+    first.close()
+    workdir.lock().close()
+
+
+def test_other_records_are_told(workdir, data):
+    trained(workdir)
+    data.path = pathlib.Path("data/token_records/other/1.0.0")
+    assert workdir.check(CONFIG, data) == [
+        "the token records: were token_records/demo/1.0.0, now token_records/other/1.0.0"
+    ]
+
+
 def test_without_checkpoints_everything_may_change(workdir, data):
     data.label_space = LabelSpace(("C00",))
     workdir.create(CONFIG | {"model": {}}, data)

@@ -100,7 +100,9 @@ def main(argv: Sequence[str]) -> None:
         if arguments.tables:
             print(f"Tables {arguments.tables}")
         return
-    data = builder.build(source, arguments.data_dir, arguments.rebuild)
+    data = builder.build(
+        source, arguments.data_dir, arguments.rebuild, source_dir=arguments.source_dir
+    )
     print(table(data.report))
     print(f"Contact records {data.path}")
 

@@ -151,6 +151,7 @@ def build(
     data_dir: epath.PathLike,
     rebuild: bool = False,
     say: Callable[[str], None] = print,
+    source_dir: str | None = "",
 ) -> ContactData:
     """Builds the contact records of a source, or reuses them where the same source has been built.
 
@@ -159,6 +160,7 @@ def build(
       data_dir: the data set goes to `DATA_DIR/contact_records/NAME/VERSION`.
       rebuild: build even if there is a data set of that name.
       say: takes one line for the user.
+      source_dir: where the source was opened, for messages; empty where it reads no files.
 
     Returns:
       The data set.
@@ -179,7 +181,8 @@ def build(
 
     def report(folder: epath.Path) -> dict[str, Any]:
         del folder  # nothing beside the records
-        content = {"name": source.name, "identity": _identity(source), **summarise(source, reports)}
+        content = {"name": source.name, "identity": _identity(source), "source_dir": source_dir}
+        content |= summarise(source, reports)
         return content | {"descriptions": dict(source.descriptions)}
 
     streams = {split: functools.partial(rows, split) for split in reports}
@@ -199,10 +202,12 @@ def check_same(source: Source, data: ContactData) -> None:
         for key, there, here in settings.changes(data.identity, now, "")
     )
     if other:
-        command = _command({"identity": now}, data.path.parent.parent.parent)
+        command = _command({**data.report, "identity": now}, data.path.parent.parent.parent)
+        has_name = "name" in now.get("options", {})
+        named = ", give the source a name of its own (its option name)" if has_name else ""
         raise UserError(
             f"{data.path}: holds contact records of another content ({other}); replace them with "
-            f"`{command}`, or choose another data_dir"
+            f"`{command}`{named}, or choose another data_dir"
         )
 
 
@@ -210,7 +215,8 @@ def _command(report: Mapping[str, Any], data_dir: epath.Path) -> str:
     """The command that builds contact records anew, as far as their report tells."""
     identity = report.get("identity", {})
     words = [f"jaxcoder records --source {identity.get('source', 'NAME')}"]
-    words += [] if identity.get("source") == "synthetic" else ["--source_dir DIR"]
+    if identity.get("source") != "synthetic":
+        words.append(f"--source_dir {shlex.quote(report.get('source_dir') or 'DIR')}")
     for key, value in identity.get("options", {}).items():
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         words.append(f"--option {shlex.quote(f'{key}={text}')}")

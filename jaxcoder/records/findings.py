@@ -30,6 +30,16 @@ class Findings(collections.Counter[str]):
             if contact_id is not None:
                 self.examples.setdefault(reason, shown(contact_id))
 
+    def lines(self) -> list[str]:
+        """A line a reason, the most frequent first."""
+        return [line(count, reason, self.examples) for reason, count in self.most_common()]
+
+
+def line(count: int, reason: str, examples: Mapping[str, str]) -> str:
+    """What is printed of a reason."""
+    example = f", such as contact_id {examples[reason]}" if reason in examples else ""
+    return f"{count:,} × {reason}{example}"
+
 
 def shown(identifier: str) -> str:
     """An id as messages show it; what stands in shifted columns may be text, and is not shown."""

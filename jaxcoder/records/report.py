@@ -4,7 +4,7 @@ import collections
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxcoder.records.findings import as_json
+from jaxcoder.records.findings import as_json, line
 from jaxcoder.records.schema import Contact
 
 _REASONS = 12
@@ -149,8 +149,7 @@ def table(report: Mapping[str, Any]) -> str:
     for name, part in parts:
         dropped, examples = part["dropped"], part.get("examples", {})
         for reason in sorted(dropped, key=lambda reason: -dropped[reason])[:_REASONS]:
-            example = f", such as contact_id {examples[reason]}" if reason in examples else ""
-            lines.append(f"{name}{dropped[reason]:,} × {reason}{example}")
+            lines.append(f"{name}{line(dropped[reason], reason, examples)}")
         if len(dropped) > _REASONS:
             lines.append(f"{name}{len(dropped) - _REASONS:,} more reasons in the report's file")
     if report.get("patients_in_several_splits"):

@@ -7,14 +7,12 @@ TensorFlow is not needed.
 
 import bisect
 import contextlib
-import fcntl
 import itertools
 import json
-import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import tensorflow_datasets as tfds
 import tqdm
@@ -22,6 +20,7 @@ from etils import epath
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from jaxcoder.errors import UserError
+from jaxcoder.lock import lock
 
 T = TypeVar("T")
 _UNFINISHED, _REPLACED = "unfinished", "replaced"
@@ -64,11 +63,11 @@ def write(
     folder = epath.Path(folder)
     own = folder.parent / f"{_UNFINISHED}.{uuid.uuid4().hex[:12]}"
     staged = own / folder.name
-    lock = None
+    held = None
     try:
         with _writing(folder):
             staged.mkdir(parents=True)
-            lock = _locked(own)
+            held = lock(own)
             _remove_abandoned(folder)
             writer = _writer(staged, folder, features)
         for split, rows in splits.items():
@@ -91,8 +90,8 @@ def write(
             staged.rename(folder)
     finally:
         _remove(own, folder)
-        if lock is not None:
-            lock.close()
+        if held is not None:
+            held.close()
     return folder
 
 
@@ -298,31 +297,14 @@ def _unseen() -> Iterator[None]:
         raise
 
 
-def _locked(own: epath.Path) -> IO[bytes] | None:
-    """Locks a folder for as long as the file is open, at most until this process ends.
-
-    Returns:
-      The file; None if another process has it, or if the folder lies in a bucket.
-    """
-    try:
-        file = open(os.fspath(own / "lock"), "wb")  # noqa: SIM115 - open is what locks
-    except OSError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
-
-
 def _remove_abandoned(folder: epath.Path) -> None:
     """Removes what processes that are no more were writing beside a data set."""
     for own in folder.parent.glob(f"{_UNFINISHED}.*"):
-        lock = _locked(own)
-        if lock is not None:
-            _remove(own, folder)
-            lock.close()
+        with contextlib.suppress(BlockingIOError):  # it is still at work
+            held = lock(own)
+            if held is not None:
+                _remove(own, folder)
+                held.close()
 
 
 def _remove(own: epath.Path, folder: epath.Path) -> None:

@@ -1,4 +1,4 @@
-"""From contact records to token records.
+r"""From contact records to token records.
 
     jaxcoder tokens --config configs/demo.py --data_dir data
     jaxcoder tokens --config configs/codiesp.py:language=en --data_dir data \
@@ -45,7 +45,9 @@ def main() -> None:
     known = {field.name for field in dataclasses.fields(_Groups)}
     groups = build(_Groups, {key: config[key] for key in known & config.keys()}, "config")
     data_dir = flags.FLAGS.data_dir or groups.data_dir
-    contacts = records_builder.build(groups.records.open(), data_dir)
+    contacts = records_builder.build(
+        groups.records.open(), data_dir, source_dir=groups.records.source_dir
+    )
     data = builder.build(contacts, data_dir, groups.tokens, rebuild=flags.FLAGS.rebuild)
     print(table(data.report))
     print(f"Token records {data.path}")

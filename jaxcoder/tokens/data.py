@@ -85,11 +85,7 @@ class TokenData:
     """
 
     def __init__(self, path: epath.PathLike) -> None:
-        data_dir = epath.Path(path).parent.parent.parent
-        self._remedy = (
-            f"build it with `jaxcoder tokens --config CONFIG --data_dir {data_dir} --rebuild`, "
-            "CONFIG and its options as before"
-        )
+        self._remedy = f"delete {path} and give the same command of `train` or `tokens` again"
         self._store = store.Store(path, REPORT, lambda _: self._remedy)
         self.path = self._store.path
         self.report = self._store.report

@@ -78,6 +78,11 @@ def make_label_space(
         for code in _read_codes(options.extra):
             counts[_rolled(code, "", options.granularity, options.extra)] += options.min_count
     space = LabelSpace.from_counts(counts, options.granularity, options.min_count, descriptions)
+    if not counts:
+        raise UserError(
+            "the training split has no codes to learn from; check the relation codes of the source "
+            "with `jaxcoder records --check`"
+        )
     if not len(space):
         most = max(counts.values(), default=0)
         raise UserError(

@@ -256,7 +256,7 @@ def test_half_built_truncated_or_edited_is_said(built, splits, make_data, tmp_pa
     shard = next(path for path in data.path.iterdir() if "validation.array_record" in path.name)
     content = shard.read_bytes()
     shard.write_bytes(content[:-100])
-    with pytest.raises(UserError, match=r"validation.*truncated.*jaxcoder tokens.*--rebuild"):
+    with pytest.raises(UserError, match=r"validation.*truncated.*; delete .* and give the same"):
         builder.open_tokens(data.path)
     shard.write_bytes(content)
     LabelSpace(("I10",)).save(data.path / "label_space.json")

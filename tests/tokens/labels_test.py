@@ -55,6 +55,8 @@ def test_extra_codes_need_no_training_contact(tmp_path):
 def test_mistakes_are_said():
     with pytest.raises(UserError, match="min_count = 9: leaves no code.* 4 codes.* in 2 contacts"):
         make_label_space(CONTACTS, LabelOptions(min_count=9), {})
+    with pytest.raises(UserError, match="training split has no codes to learn from"):
+        make_label_space([contact()], LabelOptions(), {})
     with pytest.raises(UserError, match=r"contact c1: .*another config.tokens.labels.granularity"):
         make_label_space([contact(("?", "primary"))], LabelOptions(granularity="chapter"), {})
     with pytest.raises(ValueError, match="granularity = 'block'"):

@@ -9,6 +9,7 @@ from etils import epath
 from jaxcoder.errors import UserError
 from jaxcoder.records.schema import Contact
 
+_READ = 2**28
 NAMES = ("codiesp", "synthetic", "tables")
 
 
@@ -121,13 +122,18 @@ def parse_options(
 
 
 def fingerprint(folder: epath.Path, paths: Iterable[epath.Path]) -> str:
-    """16 hexadecimal digits that change when one of the files is replaced.
+    """16 hexadecimal digits that change when one of the files does.
 
-    They are taken over names, sizes and times of change. Contents are not read: an extract may hold
-    hundreds of gigabytes.
+    They are taken over names and contents; over names, sizes and times of change where the files
+    hold more than 256 MiB: an extract may hold hundreds of gigabytes.
     """
+    paths = sorted(paths, key=str)
+    stats = [path.stat() for path in paths]
+    few = sum(stat.length for stat in stats) <= _READ
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(paths, key=str):
-        stat = path.stat()
-        digest.update(f"{path.relative_to(folder)}\t{stat.length}\t{int(stat.mtime)}\n".encode())
+    for path, stat in zip(paths, stats, strict=True):
+        state = "" if few else int(stat.mtime)
+        digest.update(f"{path.relative_to(folder)}\t{stat.length}\t{state}\n".encode())
+        if few:
+            digest.update(path.read_bytes())
     return digest.hexdigest()

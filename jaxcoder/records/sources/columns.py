@@ -70,13 +70,24 @@ _SQL = {
     # With a zone (Parquet keeps no other than UTC), in UTC, for the connection's TimeZone is that;
     # without one, as it is.
     TIME: "strftime(TRY_CAST({} AS TIMESTAMPTZ), '%Y-%m-%dT%H:%M:%S')",
-    NUMBER: "TRY_CAST({} AS DOUBLE)",
+    # A decimal comma, unless three digits follow: 1,250 may be a thousand and more.
+    NUMBER: "TRY_CAST(CASE typeof({0}) WHEN 'VARCHAR' THEN regexp_replace(CAST({0} AS VARCHAR), "
+    r"'^ *([+-]?\d+),(\d{{1,2}}|\d{{4,}}) *$', '\1.\2') ELSE CAST({0} AS VARCHAR) END AS DOUBLE)",
     INTEGER: "TRY_CAST({} AS BIGINT)",
     PLACE: "TRY_CAST({} AS BIGINT)",
 }
 
 _NAME = re.compile(r"[a-z_]\w{0,39}")
 """A name that may be shown: a file without a header has a row where its names should be."""
+
+
+EMPTIED = {
+    TIME: "no time such as 2024-01-31 08:00 (emptied)",
+    NUMBER: "no number such as 3.5 (emptied)",
+    INTEGER: "no whole number (emptied)",
+    PLACE: "no whole number (emptied)",
+}
+"""What findings say of a value that is there but not of its kind."""
 
 
 def required(relation: str) -> list[str]:

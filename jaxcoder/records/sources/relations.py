@@ -149,7 +149,7 @@ class RelationalSource(abc.ABC):
             for name, kind in kinds.items()
         ]
         failures = {
-            f"{relation}.{name}: not of type {kind} (emptied)": failed
+            f"{relation}.{name}: {columns.EMPTIED[kind]}": failed
             for name, kind in kinds.items()
             if name in found and (failed := columns.failed(kind, found[name]))
         }

@@ -1,6 +1,7 @@
 import csv
 import datetime
 import io
+import os
 
 import pyarrow as pa
 import pytest
@@ -126,11 +127,11 @@ def test_what_does_not_fit_is_counted_and_never_quoted(extract):
         "codes: malformed icd10 code (not shown)": 2,
         "codes: code repeated in its contact": 1,
         "codes.role: not unknown, primary, secondary (set to unknown)": 1,
-        "codes.rank: not of type integer (emptied)": 1,
-        "contacts.end: not of type timestamp (emptied)": 1,
+        "codes.rank: no whole number (emptied)": 1,
+        "contacts.end: no time such as 2024-01-31 08:00 (emptied)": 1,
         "contacts.age: outside 0-130 years (emptied)": 1,
         "contacts.sex: not F, M or U (set to U)": 1,
-        "labs.low: not of type number (emptied)": 1,
+        "labs.low: no number such as 3.5 (emptied)": 1,
         "labs.flag: not L, H or A (emptied)": 1,
         "evidence: the contact does not have the note": 1,
         "evidence: offsets outside the note": 1,
@@ -143,8 +144,8 @@ def test_what_does_not_fit_is_counted_and_never_quoted(extract):
     assert source.dropped("").examples == {"notes: contact_id not in contacts": "'99'"}
     examples = source.dropped(split).examples
     assert examples.keys() == source.dropped(split).keys()
-    assert examples["contacts.end: not of type timestamp (emptied)"] == "'01'"
-    assert examples["labs.low: not of type number (emptied)"] == "'02'"
+    assert examples["contacts.end: no time such as 2024-01-31 08:00 (emptied)"] == "'01'"
+    assert examples["labs.low: no number such as 3.5 (emptied)"] == "'02'"
 
 
 def test_patients_are_split_by_the_hash(tmp_path):
@@ -371,3 +372,22 @@ def test_other_delimiters_and_compression(extract, delimiter, ending, codec):
             file.write(text.getvalue().encode("utf-8-sig"))
         path.unlink()
     assert by_id(open_source("tables", extract, {})) == expected
+
+
+def test_a_decimal_comma_is_read_where_it_can_be_nothing_else(extract):
+    rows = [["02", "", "1", "x", "5", "", low, high, ""] for low, high in
+            (("3,5", "-0,25"), ("1,250", "2,7500"), (" 4,0 ", "1,2,3"))]  # fmt: skip
+    write(extract, "labs", rows)
+    source = open_source("tables", extract, {})
+    labs = by_id(source)["02"].labs
+    assert [(lab.low, lab.high) for lab in labs] == [(3.5, -0.25), (None, 2.75), (4.0, None)]
+
+
+def test_files_are_the_same_when_their_contents_are(extract):
+    before = open_source("tables", extract, {}).identity
+    path = extract / "codes.csv"
+    os.utime(path, (1, 1))
+    assert open_source("tables", extract, {}).identity == before
+    path.write_text(path.read_text().replace("042", "043"))  # of the same size
+    os.utime(path, (1, 1))
+    assert open_source("tables", extract, {}).identity != before
