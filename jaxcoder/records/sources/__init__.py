@@ -10,7 +10,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records.schema import Contact
 
 _READ = 2**28
-NAMES = ("codiesp", "synthetic", "tables")
+NAMES = ("codiesp", "mimic3", "mimic4", "omop", "synthetic", "tables")
 
 
 class Source(Protocol):
@@ -81,6 +81,18 @@ def open_source(
         from jaxcoder.records.sources.codiesp import CodiEsp
 
         return CodiEsp(folder, options or {})
+    if name == "mimic3":
+        from jaxcoder.records.sources.mimic3 import Mimic3
+
+        return Mimic3(folder, options or {})
+    if name == "mimic4":
+        from jaxcoder.records.sources.mimic4 import Mimic4
+
+        return Mimic4(folder, options or {})
+    if name == "omop":
+        from jaxcoder.records.sources.omop import Omop
+
+        return Omop(folder, options or {})
     if name == "tables":
         from jaxcoder.records.sources.tables import Tables
 

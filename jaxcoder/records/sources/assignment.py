@@ -9,7 +9,7 @@ import pyarrow as pa
 from jaxcoder.errors import UserError
 from jaxcoder.records.findings import Findings, shown
 from jaxcoder.records.schema import SPLITS
-from jaxcoder.records.sources.survey import unlike
+from jaxcoder.records.sources.staging import unlike
 from jaxcoder.records.split import split_of
 
 _NAMES = {**{split: split for split in SPLITS}, "val": "validation", "dev": "validation"}

@@ -1,7 +1,7 @@
 """The columns of the relations: what each holds, and the SQL that reads it as that."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from jaxcoder.errors import UserError
 
@@ -128,13 +128,21 @@ def by_name(found: Iterable[str], where: str) -> dict[str, str]:
     return names
 
 
-def missing(column: str, relation: str, names: Mapping[str, str], where: str) -> UserError:
-    """The refusal of a relation without a column; `names` as `by_name` gives them.
+def missing(
+    column: str, wanted: Collection[str], names: Mapping[str, str], where: str
+) -> UserError:
+    """The refusal of a table without a column.
 
-    Where no name is one of the relation's, the first line may be a row, and is not shown.
+    Where no name is one of the table's, the first line may be a row, and is not shown.
+
+    Args:
+      column: that is missing.
+      wanted: all names that the table may have.
+      names: those found, as `by_name` gives them.
+      where: the table's file.
     """
-    known = names.keys() & COLUMNS.get(relation, {"patient_id", "contact_id", "split"})
-    found = ", ".join(names.values()) if known else "none of the relation's names"
+    known = names.keys() & set(wanted)
+    found = ", ".join(names.values()) if known else "none of the names expected"
     return UserError(
         f"{where}: column {column} is missing; found {found}; rename one, or add it (empty, unless "
         f"it is an id)"

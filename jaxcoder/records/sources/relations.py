@@ -24,18 +24,11 @@ from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import SPLITS, Contact
 from jaxcoder.records.sources import columns
 from jaxcoder.records.sources.assignment import assign
-from jaxcoder.records.sources.columns import COLUMNS, quoted, typed
+from jaxcoder.records.sources.columns import COLUMNS, typed
 from jaxcoder.records.sources.csv_files import refusal
 from jaxcoder.records.sources.nest import Groups, nest
-from jaxcoder.records.sources.survey import survey
+from jaxcoder.records.sources.staging import LEFT_OUT, MOST_PARTS, Staging, failable
 
-_ORDER = {
-    "notes": "time NULLS LAST",
-    "medications": "time NULLS LAST",
-    "labs": "time NULLS LAST",
-    "codes": "rank NULLS LAST",
-    "evidence": 'note, "start", "end"',
-}
 _BATCH = 2048
 _SORTED_SHARE = 0.3
 """Share of the memory limit that the rows of a range may take; a sort takes twice its rows."""
@@ -53,7 +46,7 @@ class RelationalSource(abc.ABC):
         seed: int = 0,
         shares: Sequence[float] = (0.8, 0.1, 0.1),
         system: str = "icd10",
-        memory_limit: str = "2GB",
+        memory_limit: str = "1500MB",
     ) -> None:
         """Remembers how to split and read; reads nothing.
 
@@ -66,7 +59,6 @@ class RelationalSource(abc.ABC):
         self._seed, self._shares = seed, shares
         self._system, self._memory_limit = system, memory_limit
         self._memory = size(memory_limit)
-        self._bytes = 0
         self._dropped: dict[str, Findings] = {}
         self._exits = contextlib.ExitStack()
         weakref.finalize(self, self._exits.close)
@@ -80,13 +72,21 @@ class RelationalSource(abc.ABC):
     def relations(
         self, connection: duckdb.DuckDBPyConnection
     ) -> dict[str, duckdb.DuckDBPyRelation]:
-        """The relations on a connection: contacts, and any of the others, `splits` included."""
+        """The relations on a connection: contacts, and any of the others.
+
+        Two are not of `COLUMNS`: `splits`, a published split, and `selected`, the contact_id of the
+        contacts that are wanted, where not all are.
+        """
 
     @functools.cached_property
     def splits(self) -> tuple[str, ...]:
         """The splits that have contacts."""
         rows = self._connection.execute("SELECT DISTINCT split FROM ids").fetchall()
         return tuple(split for split in SPLITS if (split,) in rows)
+
+    def size_of_rows(self) -> int:
+        """About how many bytes the rows of all relations take in memory; 0 where they are few."""
+        return 0
 
     def where(self, relation: str) -> str:
         """What messages call a relation: its file, where it has one."""
@@ -103,94 +103,55 @@ class RelationalSource(abc.ABC):
           UserError: a missing column, an unreadable file, ids or splits that contradict each other.
         """
         dropped = self._dropped[split] = Findings()
-        for ids in self._ranges(split):
+        connection = self._connection
+        parts = connection.execute(
+            "SELECT DISTINCT part FROM ids WHERE split = ? ORDER BY part", [split]
+        ).fetchall()
+        for (part,) in parts:
             children = {
-                relation: Groups(self._rows(relation, ids, dropped))
+                relation: Groups(self._rows(relation, part, dropped))
                 for relation in COLUMNS
                 if relation != "contacts" and relation in self._columns
             }
-            for row in self._rows("contacts", ids, dropped):
+            for row in self._rows("contacts", part, dropped):
                 taken = {relation: groups.take(row[0]) for relation, groups in children.items()}
                 yield nest(row, taken, self._system, dropped)
 
-    def _ranges(self, split: str) -> list[str]:
-        """Conditions on `ids` that cut a split into ranges of contacts whose sorts fit in memory.
-
-        DuckDB spills a sort that does not fit, but slowly: 5.3 GB of notes under a limit of 0.5 GB
-        were not sorted after 280 s, on two busy cores; in 31 ranges, each another scan of the file,
-        they took 115 s and 0.5 GB in all. What fits is one range.
-        """
-        connection = self._connection
-        count, share = connection.execute(
-            "SELECT count(*) FILTER (split = ?), count(*) FILTER (split = ?) / count(*) FROM ids",
-            [split, split],
-        ).fetchone() or (0, 0.0)
-        pieces = math.ceil(self._bytes * share / (_SORTED_SHARE * self._memory))
-        each = max(1, math.ceil(count / max(1, pieces)))
-        starts = connection.execute(
-            "SELECT contact_id FROM (SELECT contact_id, row_number() OVER (ORDER BY contact_id) AS "
-            "place FROM ids WHERE split = ?) WHERE (place - 1) % ? = 0 ORDER BY contact_id",
-            [split, each],
-        ).fetchall()
-        bounds = [columns.literal(start) for (start,) in starts]
-        ranges = []
-        for number, bound in enumerate(bounds):
-            condition = f"ids.split = '{split}' AND ids.contact_id >= {bound}"
-            if number + 1 < len(bounds):
-                condition += f" AND ids.contact_id < {bounds[number + 1]}"
-            ranges.append(condition)
-        return ranges
-
-    def _rows(self, relation: str, ids: str, dropped: Findings) -> Iterator[tuple[Any, ...]]:
-        """Typed rows of the contacts that `ids` tells, ordered by contact and within it."""
-        kinds, found = COLUMNS[relation], self._columns[relation]
-        reads = [
-            f"{typed(kind, found[name]) if name in found else 'NULL'} AS {quoted(name)}"
-            for name, kind in kinds.items()
+    def _rows(self, relation: str, part: int, dropped: Findings) -> Iterator[tuple[Any, ...]]:
+        """Typed rows of the contacts of a part, ordered by contact and within it."""
+        query = self._staging.part(relation, part)
+        if query is None:
+            return
+        kinds = COLUMNS[relation]
+        reasons = [
+            f"{relation}.{name}: {columns.EMPTIED[kinds[name]]}"
+            for name in failable(relation, self._columns[relation])
         ]
-        failures = {
-            f"{relation}.{name}: {columns.EMPTIED[kind]}": failed
-            for name, kind in kinds.items()
-            if name in found and (failed := columns.failed(kind, found[name]))
-        }
-        # One bit a column whose value is there but cannot be read as its kind.
-        bits_sql = " + ".join(
-            f"CASE WHEN {failed} THEN {1 << place} ELSE 0 END"
-            for place, failed in enumerate(failures.values())
-        )
-        names = ", ".join(f"typed.{quoted(name)}" for name in kinds)
-        there = " AND ".join(f"typed.{name} IS NOT NULL" for name in columns.required(relation))
-        order = f", {_ORDER[relation]}, number" if relation in _ORDER else ""
         # The cursor is another connection to the same database: a connection has one open stream at
         # a time.
         cursor = self._connection.cursor()
-        raw = self.relations(cursor)[relation]  # noqa: F841 - the query names it
-        query = f"""
-            SELECT {names}, typed.failed FROM (
-              SELECT {", ".join(reads)}, {bits_sql or "0"} AS failed,
-                row_number() OVER () AS number FROM raw
-            ) AS typed JOIN ids USING (contact_id)
-            WHERE {ids} AND {there} ORDER BY contact_id{order}"""
         with self._reading(relation):
             for batch in cursor.sql(query).to_arrow_reader(_BATCH):
                 for *row, bits in zip(
                     *(column.to_pylist() for column in batch.columns), strict=True
                 ):
                     if bits:
-                        for place, reason in enumerate(failures):
+                        for place, reason in enumerate(reasons):
                             if bits >> place & 1:
                                 dropped.add(reason, row[0])
                     yield tuple(row)
 
     @functools.cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        """A database in a temporary folder, with one table: the split of every contact."""
+        """A database in a temporary folder, with one table: split and part of every contact."""
         folder = self._exits.enter_context(tempfile.TemporaryDirectory(prefix="jaxcoder-"))
         connection = duckdb.connect(str(pathlib.Path(folder) / "work.duckdb"))
         self._exits.callback(connection.close)
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # global: for its cursors too
         connection.execute("SET memory_limit = ?", [self._memory_limit])
         connection.execute("SET temp_directory = ?", [str(pathlib.Path(folder) / "spill")])
+        connection.execute(f"SET partitioned_write_max_open_files = {MOST_PARTS + 8}")
+        self._staging = Staging(connection, pathlib.Path(folder))
         self._assign(connection)
         return connection
 
@@ -203,7 +164,7 @@ class RelationalSource(abc.ABC):
                 names = columns.by_name(held.columns, self.where(relation))
             for wanted in COLUMNS.get(relation, {}):
                 if wanted not in names and (relation, wanted) not in columns.OPTIONAL:
-                    raise columns.missing(wanted, relation, names, self.where(relation))
+                    raise columns.missing(wanted, COLUMNS[relation], names, self.where(relation))
             found[relation] = names
         if "contacts" not in found:
             raise UserError(
@@ -230,7 +191,8 @@ class RelationalSource(abc.ABC):
             keys = [key for key in ("patient_id", "contact_id") if key in found["splits"]]
             if not keys or "split" not in found["splits"]:
                 lacking = "split" if keys else "patient_id or contact_id"
-                raise columns.missing(lacking, "splits", found["splits"], self.where("splits"))
+                wanted = ("patient_id", "contact_id", "split")
+                raise columns.missing(lacking, wanted, found["splits"], self.where("splits"))
             published = as_text("splits", (*keys, "split"))
         with self._reading("splits" if published is not None else "contacts"):
             dropped = self._dropped[""] = assign(
@@ -241,20 +203,49 @@ class RelationalSource(abc.ABC):
                 self._seed,
                 self._shares,
             )
-        for relation in (name for name in COLUMNS if name != "contacts" and name in found):
-            texts = " + ".join(
-                f"coalesce(strlen(CAST({quoted(column)} AS VARCHAR)), 0)"
-                for column in found[relation].values()
-            )
-            rows = as_text(relation, columns.required(relation), f"{texts} AS length")
-            with self._reading(relation):
-                self._bytes += survey(connection, relation, rows, self.where, dropped)
+        if "selected" in held:
+            with self._reading("codes"):
+                as_text("selected", ["contact_id"]).distinct().create("selected")
+            ids = "SELECT contact_id FROM selected WHERE contact_id IS NOT NULL"
+            out = f"split IS NOT NULL AND contact_id NOT IN ({ids})"
+            ((count, example),) = connection.execute(
+                f"SELECT count(*), min(contact_id) FROM ids WHERE {out}"
+            ).fetchall()
+            dropped.add("contacts: no code of the kind that is asked for", example, count)
+            connection.execute(f"UPDATE ids SET split = NULL WHERE {out}; DROP TABLE selected")
+        self._place(connection)
+        for relation in COLUMNS:
+            if relation in found:
+                counts = Findings() if relation == "contacts" else dropped  # counted by now
+                with self._reading(relation):
+                    names = found[relation]
+                    self._staging.put(relation, held[relation], names, self.where, counts)
+
+    def _place(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Gives every contact a part: neighbours by id, so few that their rows sort in memory."""
+        share = math.ceil(self.size_of_rows() / (_SORTED_SHARE * self._memory))
+        most = MOST_PARTS // len(SPLITS)
+        parts = max(1, min(share, most))
+        first = " ".join(
+            f"WHEN '{split}' THEN {number * parts}" for number, split in enumerate(SPLITS)
+        )
+        connection.execute(
+            f"""
+            CREATE TABLE placed AS SELECT contact_id, patient_id, split,
+              CASE WHEN split IS NULL THEN {LEFT_OUT} ELSE CASE split {first} END
+                + ((row_number() OVER of_split - 1) * {parts}) // count(*) OVER (PARTITION BY split)
+              END AS part
+            FROM ids WINDOW of_split AS (PARTITION BY split ORDER BY contact_id);
+            DROP TABLE ids; ALTER TABLE placed RENAME TO ids"""
+        )
 
     @contextlib.contextmanager
     def _reading(self, relation: str) -> Iterator[None]:
         """Turns DuckDB's errors into the user's, without the rows that they quote: notes, maybe."""
         try:
             yield
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+            raise  # a mistake of ours, in which no row is quoted
         except (duckdb.Error, pa.ArrowException) as error:
             message = str(error)
             if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in message:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,13 +12,13 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import code_systems
-from jaxcoder.records.sources import csv_files, fingerprint, parse_options
+from jaxcoder.records.sources import fingerprint, parse_options
 from jaxcoder.records.sources.columns import COLUMNS
 from jaxcoder.records.sources.relations import RelationalSource, size
+from jaxcoder.records.sources.table_files import ENDINGS, TableFiles
 from jaxcoder.records.split import split_of
 
 _RELATIONS = (*COLUMNS, "splits")
-_ENDINGS = (".parquet", *csv_files.ENDINGS)
 _TABLE = re.compile(r"(parquet|pq|csv|tsv|xlsx?)(\.(gz|zstd?|bz2|xz|zip))?", re.IGNORECASE)
 """Endings of a table, such as a user may think is read."""
 
@@ -44,7 +43,7 @@ class TablesOptions:
     seed: int = 0
     shares: tuple[float, ...] = (0.8, 0.1, 0.1)
     system: str = "icd10"
-    memory_limit: str = "2GB"
+    memory_limit: str = "1500MB"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
@@ -71,70 +70,36 @@ class Tables(RelationalSource):
             system=self._options.system,
             memory_limit=self._options.memory_limit,
         )
-        self._folder = source_dir
         self.name = self._options.name
-        self._files = _files(source_dir)
+        for path in sorted(source_dir.iterdir(), key=str):
+            _refuse_misnamed(path)
+        self._files = TableFiles(source_dir, _RELATIONS, ["contacts"])
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """Source, options that decide content, and the state of every file."""
         options = dataclasses.asdict(self._options)
         del options["memory_limit"]
-        paths = [path for files in self._files.values() for path in files]
-        return {"source": "tables", "options": options, "files": fingerprint(self._folder, paths)}
+        files = fingerprint(self._files.folder, self._files.paths())
+        return {"source": "tables", "options": options, "files": files}
+
+    def size_of_rows(self) -> int:
+        """By the sizes of the files."""
+        return self._files.size_of_rows()
 
     def where(self, relation: str) -> str:
         """The file of a relation."""
-        files = self._files.get(relation, [self._folder / relation])
-        return str(files[0] if len(files) == 1 else files[0].parent)
+        return self._files.where(relation)
 
     def relations(
         self, connection: duckdb.DuckDBPyConnection
     ) -> dict[str, duckdb.DuckDBPyRelation]:
-        """The files as they are; CSV as text, so that codes and ids keep their leading zeros."""
+        """The files as they are."""
         held = {}
-        for relation, files in self._files.items():
+        for relation in self._files.files:
             with self._reading(relation):
-                if relation in self._queries:
-                    held[relation] = connection.sql(self._queries[relation])
-                else:
-                    held[relation] = connection.read_parquet([str(path) for path in files])
+                held[relation] = connection.sql(self._files.query(relation))
         return held
-
-    @functools.cached_property
-    def _queries(self) -> dict[str, str]:
-        return {
-            relation: csv_files.query(files[0])
-            for relation, files in self._files.items()
-            if files[0].name.endswith(csv_files.ENDINGS)
-        }
-
-
-def _files(folder: epath.Path) -> dict[str, list[epath.Path]]:
-    """The files of each relation that is there."""
-    for path in sorted(folder.iterdir(), key=str):
-        _refuse_misnamed(path)
-    files = {}
-    for relation in _RELATIONS:
-        found = [folder / f"{relation}{ending}" for ending in _ENDINGS]
-        found = [path for path in found if path.exists()]
-        parts = folder / relation
-        if len(found) + parts.is_dir() > 1:
-            names = ", ".join(path.name for path in (*found, *([parts] if parts.is_dir() else [])))
-            raise UserError(
-                f"{folder}: {names}: expected one file for relation {relation}; remove the others"
-            )
-        if parts.is_dir():
-            found = sorted(parts.glob("*.parquet"), key=str)
-            if not found:
-                raise UserError(
-                    f"{parts}: no .parquet file in it; expected parts of relation {relation}"
-                )
-        if found:
-            files[relation] = found
-    if "contacts" not in files:
-        raise UserError(f"{folder}: no contacts.parquet or contacts.csv; it is compulsory")
-    return files
 
 
 def _refuse_misnamed(path: epath.Path) -> None:
@@ -142,10 +107,10 @@ def _refuse_misnamed(path: epath.Path) -> None:
     stem, dot, rest = path.name.partition(".")
     ending = dot + rest
     near = difflib.get_close_matches(stem.lower(), _RELATIONS, n=1, cutoff=0.85)
-    if not near or (stem in _RELATIONS and ending in ("", *_ENDINGS)):
+    if not near or (stem in (near[0], near[0].upper()) and ending in ("", *ENDINGS)):
         return
     if _TABLE.fullmatch(rest) or any(path.glob("*.parquet")):
-        endings = [ending.lower()] if ending.lower() in ("", *_ENDINGS) else [".parquet", ".csv"]
+        endings = [ending.lower()] if ending.lower() in ("", *ENDINGS) else [".parquet", ".csv"]
         expected = " or ".join(f"{near[0]}{each}" for each in endings)
         raise UserError(
             f"{path}: would be ignored: its name is not quite a relation's; expected "

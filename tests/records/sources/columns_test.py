@@ -38,7 +38,7 @@ def test_ids_are_text_and_floats_of_whole_numbers_integers(value, read):
 def test_a_file_without_a_header_is_refused_without_its_first_row(tmp_path):
     (tmp_path / "contacts.csv").write_text(CONTACTS)
     (tmp_path / "notes.csv").write_text("02,2020-01-02,secret,secret text\n")
-    with pytest.raises(UserError, match=r"found none of the relation's names") as caught:
+    with pytest.raises(UserError, match=r"found none of the names expected") as caught:
         list(open_source("tables", tmp_path, {}).contacts("train"))
     assert "secret" not in str(caught.value)
 

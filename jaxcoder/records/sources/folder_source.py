@@ -1,0 +1,135 @@
+"""A source that is a folder of tables, which SQL turns into the relations."""
+
+import abc
+import dataclasses
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import duckdb
+
+from jaxcoder.records.sources import fingerprint
+from jaxcoder.records.sources.published import read_splits
+from jaxcoder.records.sources.relations import RelationalSource, size
+from jaxcoder.records.sources.table_files import TableFiles
+from jaxcoder.records.split import split_of
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderOptions:
+    """Options of every such source.
+
+    Attributes:
+      name: of the data set; letters, digits and `_`.
+      splits: a published split: a feather or CSV file with an id of the contact (`contact_id`,
+        `hadm_id`, `visit_occurrence_id` or `_id`) and `split`; or a name with `{}`, for which
+        train, dev and test are put, of lists of ids without a header
+        (`caml_{}_full_hadm_ids.csv`). Empty splits patients by hash.
+      seed: of the split by hash.
+      shares: of patients in train, validation and test then.
+      memory_limit: of DuckDB; what is larger goes through the temporary folder (TMPDIR).
+    """
+
+    name: str = "folder"
+    splits: str = ""
+    seed: int = 0
+    shares: tuple[float, ...] = (0.8, 0.1, 0.1)
+    memory_limit: str = "1500MB"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
+            raise ValueError(f"name = {self.name!r}: expected letters, digits and _")
+        split_of("", self.seed, self.shares)
+        size(self.memory_limit)
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    "seed": int,
+    "shares": lambda text: tuple(float(share) for share in text.split(",")),
+}
+"""How the text of `--option key=value` is read."""
+
+
+class FolderSource(RelationalSource):
+    """Subclasses say which tables there are, and turn them into relations by SQL.
+
+    Attributes:
+      columns: from each table to the columns that are read of it, and what they hold.
+      files: from each relation to the table that messages name for it.
+    """
+
+    columns: Mapping[str, Mapping[str, str]]
+    files: Mapping[str, str]
+
+    def __init__(
+        self, source: str, options: FolderOptions, tables: TableFiles, system: str = "icd10"
+    ) -> None:
+        """Joins options and files.
+
+        Args:
+          source: its name.
+          options: of it.
+          tables: the files.
+          system: code system of codes that name none.
+        """
+        super().__init__(
+            seed=options.seed,
+            shares=options.shares,
+            memory_limit=options.memory_limit,
+            system=system,
+        )
+        self.name = options.name
+        self._source, self._options, self._tables = source, options, tables
+        self._published = read_splits(options.splits) if options.splits else None
+
+    @abc.abstractmethod
+    def queries(self, read: Callable[[str], str]) -> dict[str, str]:
+        """SQL of the relations.
+
+        Args:
+          read: from the name of a table that is there to SQL that reads it.
+        """
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Source, options that decide content, the published split, and the state of every file."""
+        options = dataclasses.asdict(self._options)
+        del options["memory_limit"]
+        content: dict[str, Any] = {"source": self._source, "options": options}
+        if self._published is not None:
+            pairs = zip(*self._published.to_pydict().values(), strict=True)
+            rows = "".join(f"{contact_id}\t{split}\n" for contact_id, split in pairs)
+            content["published"] = hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()
+        return content | {"files": fingerprint(self._tables.folder, self._tables.paths())}
+
+    def size_of_rows(self) -> int:
+        """By the sizes of the files."""
+        return self._tables.size_of_rows()
+
+    def where(self, relation: str) -> str:
+        """The main file of a relation."""
+        if relation == "splits":
+            return self._options.splits
+        return self._tables.where(self.files.get(relation, relation))
+
+    def relations(
+        self, connection: duckdb.DuckDBPyConnection
+    ) -> dict[str, duckdb.DuckDBPyRelation]:
+        """The relations that the options ask for."""
+        held = {}
+        for relation, query in self._queries.items():
+            with self._reading(relation):
+                held[relation] = connection.sql(query)
+        if self._published is not None:
+            held["splits"] = connection.from_arrow(self._published)
+        return held
+
+    @functools.cached_property
+    def _queries(self) -> dict[str, str]:
+        def read(name: str) -> str:
+            with self._reading(name):
+                return self._tables.typed(self._header_connection, name, self.columns[name])
+
+        return self.queries(read)

@@ -1,0 +1,76 @@
+"""What the MIMIC sources share: kinds of codes, and the rules of a replication study."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from jaxcoder.records.sources import folder_source
+from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
+
+CODES = ("D", "P", "DP")
+TEXTS = ("verbatim", "replication")
+_REPLICATION = (
+    "array_to_string(list_filter(string_split(regexp_replace(lower(text), '[^a-z0-9]+', ' ', 'g'), "
+    "' '), lambda word: regexp_matches(word, '[a-z]'))[:4000], ' ')"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MimicOptions(FolderOptions):
+    """Options of every MIMIC source.
+
+    Attributes:
+      codes: `D` for diagnoses, `P` for procedures, `DP` for both.
+      text: `verbatim`, or `replication`: the rules of Edin et al. (SIGIR 2023, arXiv:2304.10909),
+        lower case, letters and digits alone, no word without a letter, 4,000 words of a note.
+      min_code_count_all_splits: contacts that a code occurs in at least, over ALL splits, as that
+        study filters; 0 keeps every code. It looks at the test split: for comparison alone.
+      most_frequent_codes_all_splits: so many codes are kept, the most frequent of ALL splits, as in
+        the benchmark of 50 codes; 0 keeps every code.
+    """
+
+    name: str = "mimic"
+    codes: str = "DP"
+    text: str = "verbatim"
+    min_code_count_all_splits: int = 0
+    most_frequent_codes_all_splits: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.codes not in CODES:
+            raise ValueError(f"codes = {self.codes!r}: expected one of {', '.join(CODES)}")
+        if self.text not in TEXTS:
+            raise ValueError(f"text = {self.text!r}: expected one of {', '.join(TEXTS)}")
+        for key in ("min_code_count_all_splits", "most_frequent_codes_all_splits"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} = {getattr(self, key)}: expected 0 or more")
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    **folder_source.KINDS,
+    "min_code_count_all_splits": int,
+    "most_frequent_codes_all_splits": int,
+}
+"""How the text of `--option key=value` is read."""
+
+
+class Mimic(FolderSource):
+    """Admissions; those with a code of the kind that the options ask for."""
+
+    def narrowed(self, queries: dict[str, str], options: MimicOptions) -> dict[str, str]:
+        """The relations of all admissions, as the options narrow them."""
+        least, most = options.min_code_count_all_splits, options.most_frequent_codes_all_splits
+        coded = queries["codes"]
+        if least or most:
+            limit = f"ORDER BY count(DISTINCT contact_id) DESC, system, code LIMIT {most}"
+            coded = (
+                f"SELECT * FROM ({coded}) WHERE (system, code) IN (SELECT (system, code) FROM "
+                f"({coded}) GROUP BY system, code HAVING count(DISTINCT contact_id) >= {least} "
+                f"{limit if most else ''})"
+            )
+        narrowed = {**queries, "codes": coded, "selected": f"SELECT contact_id FROM ({coded})"}
+        if "notes" in queries and options.text == "replication":
+            narrowed["notes"] = (
+                f"SELECT * REPLACE ({_REPLICATION} AS text) FROM ({queries['notes']})"
+            )
+        return narrowed

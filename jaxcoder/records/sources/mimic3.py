@@ -1,0 +1,134 @@
+"""MIMIC-III 1.4: https://physionet.org/content/mimiciii.
+
+The folder holds ADMISSIONS, PATIENTS, DIAGNOSES_ICD and so on, headers in either case. A contact is
+an admission with a code. Its notes are the discharge summaries and their addenda, each a note, in
+the order of their dates, reports first. Dates of birth of those over 89 are shifted by 300 years:
+their age is 91, as in MIMIC-IV.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from etils import epath
+
+from jaxcoder import settings
+from jaxcoder.records.sources import parse_options
+from jaxcoder.records.sources.columns import CODE, ID, TEXT
+from jaxcoder.records.sources.mimic import KINDS, Mimic, MimicOptions
+from jaxcoder.records.sources.table_files import TableFiles
+
+
+@dataclasses.dataclass(frozen=True)
+class Mimic3Options(MimicOptions):
+    """Options of the source: those of every MIMIC source."""
+
+    name: str = "mimic3"
+
+
+class Mimic3(Mimic):
+    """Admissions of MIMIC-III."""
+
+    columns = {
+        "admissions": {"subject_id": ID, "hadm_id": ID, "admittime": TEXT, "dischtime": TEXT},
+        "patients": {"subject_id": ID, "gender": TEXT, "dob": TEXT},
+        "diagnoses_icd": {"hadm_id": ID, "seq_num": TEXT, "icd9_code": CODE},
+        "procedures_icd": {"hadm_id": ID, "seq_num": TEXT, "icd9_code": CODE},
+        "services": {"hadm_id": ID, "transfertime": TEXT, "curr_service": TEXT},
+        "prescriptions": {
+            "hadm_id": ID,
+            "startdate": TEXT,
+            "drug": TEXT,
+            "ndc": ID,
+            "dose_val_rx": TEXT,
+            "dose_unit_rx": TEXT,
+            "route": TEXT,
+        },
+        "labevents": {
+            "hadm_id": ID,
+            "itemid": ID,
+            "charttime": TEXT,
+            "value": TEXT,
+            "valueuom": TEXT,
+            "flag": TEXT,
+        },
+        "d_labitems": {"itemid": ID, "label": TEXT, "loinc_code": TEXT},
+        "noteevents": {
+            "row_id": ID,
+            "hadm_id": ID,
+            "chartdate": TEXT,
+            "category": TEXT,
+            "description": TEXT,
+            "text": TEXT,
+        },
+    }
+    files = {
+        "contacts": "admissions",
+        "codes": "diagnoses_icd",
+        "notes": "noteevents",
+        "medications": "prescriptions",
+        "labs": "labevents",
+    }
+
+    def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
+        chosen = settings.build(Mimic3Options, parse_options(options, KINDS), "mimic3")
+        compulsory = ["admissions", "patients"]
+        compulsory += ["diagnoses_icd"] if "D" in chosen.codes else ["procedures_icd"]
+        self._chosen = chosen
+        super().__init__("mimic3", chosen, TableFiles(source_dir, self.columns, compulsory))
+
+    def queries(self, read: Callable[[str], str]) -> dict[str, str]:
+        """SQL of the relations."""
+        there = self._tables
+        service, services = "NULL", ""
+        if "services" in there:
+            service = "service"
+            services = (
+                "LEFT JOIN (SELECT hadm_id, arg_max(curr_service, transfertime) AS service "
+                f"FROM {read('services')} GROUP BY hadm_id) USING (hadm_id)"
+            )
+        queries = {
+            "contacts": f"""
+                SELECT hadm_id AS contact_id, subject_id AS patient_id, admittime AS start,
+                  dischtime AS "end", {service} AS specialty, gender AS sex,
+                  CASE WHEN years < 300 THEN years ELSE 91 END AS age
+                FROM (SELECT *, date_diff('month', TRY_CAST(dob AS TIMESTAMP),
+                    TRY_CAST(admittime AS TIMESTAMP)) // 12 AS years
+                  FROM {read("admissions")} LEFT JOIN {read("patients")} USING (subject_id))
+                  {services}""",
+            "codes": " UNION ALL ".join(
+                f"""
+                SELECT hadm_id AS contact_id, icd9_code AS code, '{system}' AS system,
+                  CASE WHEN TRY_CAST(seq_num AS INTEGER) = 1 THEN 'primary' ELSE 'secondary' END
+                    AS role, seq_num AS rank
+                FROM {read(table)}"""
+                for letter, table, system in (
+                    ("D", "diagnoses_icd", "icd9cm"),
+                    ("P", "procedures_icd", "icd9cm-proc"),
+                )
+                if letter in self._chosen.codes and table in there
+            ),
+        }
+        if "noteevents" in there:
+            queries["notes"] = f"""
+                SELECT hadm_id AS contact_id, chartdate AS time,
+                  CASE lower(description) WHEN 'addendum' THEN 'discharge addendum'
+                    ELSE 'discharge' END AS kind, text
+                FROM {read("noteevents")} WHERE lower(category) = 'discharge summary'
+                ORDER BY lower(description) = 'addendum', TRY_CAST(row_id AS BIGINT)"""
+        if "prescriptions" in there:
+            queries["medications"] = f"""
+                SELECT hadm_id AS contact_id, startdate AS time, nullif(ndc, '0') AS code,
+                  drug AS name, concat_ws(' ', dose_val_rx, dose_unit_rx) AS dose, route
+                FROM {read("prescriptions")}"""
+        if "labevents" in there:
+            names, code, label = "", "itemid", "NULL"
+            if "d_labitems" in there:
+                names = f"LEFT JOIN {read('d_labitems')} USING (itemid)"
+                code, label = "coalesce(nullif(loinc_code, ''), itemid)", "label"
+            queries["labs"] = f"""
+                SELECT hadm_id AS contact_id, charttime AS time, {code} AS code, {label} AS name,
+                  value, valueuom AS unit, NULL AS low, NULL AS high,
+                  CASE lower(flag) WHEN 'abnormal' THEN 'A' ELSE flag END AS flag
+                FROM {read("labevents")} {names}"""
+        return self.narrowed(queries, self._chosen)

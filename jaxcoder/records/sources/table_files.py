@@ -1,0 +1,128 @@
+"""Tables of a folder, found by name: Parquet, CSV, or folders of Parquet parts."""
+
+from collections.abc import Iterable, Mapping
+
+import duckdb
+from etils import epath
+
+from jaxcoder.errors import UserError
+from jaxcoder.records.sources import columns, csv_files
+
+ENDINGS = (".parquet", *csv_files.ENDINGS)
+
+
+class TableFiles:
+    """The files of some tables.
+
+    Attributes:
+      folder: where they lie.
+      files: from the name of a table that is there to its file, or its parts in order.
+    """
+
+    def __init__(
+        self, folder: epath.Path, names: Iterable[str], compulsory: Iterable[str] = ()
+    ) -> None:
+        """Finds the files; reads none.
+
+        Args:
+          folder: where they lie.
+          names: of the tables, with a folder below this one where they lie there (`hosp/patients`).
+            A file's name is in lower or in upper case, its ending in lower.
+          compulsory: those that must be there.
+
+        Raises:
+          UserError: two files of one table, a folder without parts, or a table that is missing.
+        """
+        self.folder = folder
+        self._queries: dict[str, str] = {}
+        self.files: dict[str, list[epath.Path]] = {}
+        listed: dict[epath.Path, dict[str, epath.Path]] = {}
+        for name in names:
+            parent = (folder / name).parent
+            if parent not in listed:
+                there = parent.iterdir() if parent.is_dir() else ()
+                listed[parent] = {path.name: path for path in there}
+            found = _found(parent, listed[parent], (folder / name).name)
+            if found:
+                self.files[name] = found
+        for name in compulsory:
+            if name not in self.files:
+                raise UserError(f"{folder}: no {name}.parquet or {name}.csv; it is compulsory")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def where(self, name: str) -> str:
+        """The file of a table, or the folder of its parts, for messages."""
+        files = self.files.get(name, [self.folder / name])
+        return str(files[0] if len(files) == 1 else files[0].parent)
+
+    def paths(self) -> list[epath.Path]:
+        """All files."""
+        return [path for files in self.files.values() for path in files]
+
+    def size_of_rows(self) -> int:
+        """About how many bytes the rows take in memory, unpacked: rather too many than too few."""
+        grown = {".csv": 2, ".parquet": 12}  # the least and the most packed; others lie between
+        return sum(grown.get(path.suffix, 10) * path.stat().length for path in self.paths())
+
+    def query(self, name: str) -> str:
+        """SQL that reads a table as it is; CSV as text, so that codes keep their leading zeros.
+
+        Raises:
+          UserError: a CSV file that cannot be read or has no header.
+        """
+        if name not in self._queries:
+            files = self.files[name]
+            if files[0].name.endswith(csv_files.ENDINGS):
+                self._queries[name] = csv_files.query(files[0])
+            else:
+                paths = ", ".join(columns.literal(str(path)) for path in files)
+                self._queries[name] = f"SELECT * FROM read_parquet([{paths}])"
+        return self._queries[name]
+
+    def typed(
+        self, connection: duckdb.DuckDBPyConnection, name: str, kinds: Mapping[str, str]
+    ) -> str:
+        """SQL that reads some columns of a table, ids and codes as text whatever the file holds.
+
+        Args:
+          connection: reads the header.
+          name: of the table.
+          kinds: from a column to what it holds, as in `columns`; other columns are left out. Case
+            does not matter.
+
+        Raises:
+          UserError: a column is missing.
+        """
+        query = self.query(name)
+        found = columns.by_name(connection.sql(query).columns, self.where(name))
+        for wanted in kinds:
+            if wanted not in found:
+                raise columns.missing(wanted, kinds, found, self.where(name))
+        reads = ", ".join(
+            f"{columns.typed(kind, found[column])} AS {columns.quoted(column)}"
+            if kind in (columns.ID, columns.CODE, columns.TEXT)
+            else f"{columns.quoted(found[column])} AS {columns.quoted(column)}"
+            for column, kind in kinds.items()
+        )
+        return f"(SELECT {reads} FROM ({query}))"
+
+
+def _found(folder: epath.Path, listed: Mapping[str, epath.Path], name: str) -> list[epath.Path]:
+    """The file of a table, or its parts; empty where there is none."""
+    spellings = [name, name.upper()]
+    found = [listed[key] for each in spellings for key in _keys(each) if key in listed]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(f"{folder}: {names}: expected one file for {name}; remove the others")
+    if not found or not found[0].is_dir():
+        return found
+    parts = sorted(found[0].glob("*.parquet"), key=str)
+    if not parts:
+        raise UserError(f"{found[0]}: no .parquet file in it; expected parts of {name}")
+    return parts
+
+
+def _keys(name: str) -> list[str]:
+    return [name, *(f"{name}{ending}" for ending in ENDINGS)]

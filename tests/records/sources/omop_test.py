@@ -1,0 +1,192 @@
+"""OMOP: the synthetic cohort written as a CDM must come back as the same contacts."""
+
+import csv
+import dataclasses
+import datetime
+
+import pytest
+
+from jaxcoder.errors import UserError
+from jaxcoder.records.schema import Code
+from jaxcoder.records.sources import open_source
+
+SEX = {"M": 8507, "F": 8532, "U": 0}
+PRIMARY, SECONDARY = 900_001, 900_002
+
+
+class Concepts:
+    """Numbers of concepts, given as they are asked for."""
+
+    def __init__(self):
+        self.rows = [
+            (0, "No matching concept", "None", "No matching concept"),
+            (PRIMARY, "Primary diagnosis", "Condition Status", "p"),
+            (SECONDARY, "Secondary diagnosis", "Condition Status", "s"),
+        ]
+        self._known = {}
+
+    def number(self, vocabulary, code, name):
+        key = (vocabulary, code, name)
+        if key not in self._known:
+            self._known[key] = len(self.rows)
+            self.rows.append((len(self.rows), name, vocabulary, code))
+        return self._known[key]
+
+
+def write(folder, name, columns, rows):
+    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, delimiter="\t")
+        table.writerow(columns.split())
+        table.writerows(rows)
+
+
+def cdm(folder, contacts):
+    """Writes contacts as the tables of a CDM; ids become numbers."""
+    folder.mkdir()
+    concepts, people, specialties = Concepts(), {}, {}
+    tables = {name: [] for name in ("visit", "condition", "note", "drug", "measurement")}
+    maps = set()
+    for visit, contact in enumerate(contacts, start=1):
+        person = people.setdefault(contact.patient_id, (len(people) + 1, contact))[0]
+        provider = specialties.setdefault(contact.specialty, len(specialties) + 1)
+        tables["visit"].append(
+            (visit, person, contact.start[:10], contact.start, contact.end[:10], contact.end)
+            + (provider, "")
+        )
+        for code in contact.codes:
+            source = concepts.number("ICD10CM", code.code, f"about {code.code}")
+            standard = concepts.number("SNOMED", f"s{code.code}", f"disorder {code.code}")
+            maps.add((standard, source, "Mapped from"))
+            maps.add((source, standard, "Maps to"))
+            status = PRIMARY if code.role == "primary" else SECONDARY
+            row = (visit, 100 * visit + code.rank, standard, source, code.code, status)
+            tables["condition"].append(row)
+        for note in contact.notes:
+            tables["note"].append((visit, note.time[:10], note.time, note.kind, note.text))
+        for row in contact.medications:
+            number = concepts.number("ATC", row.code, row.name)
+            times = (row.time[:10], row.time)
+            tables["drug"].append((visit, number, *times, row.dose, "", row.route, ""))
+        for row in contact.labs:
+            number = concepts.number("LOINC", row.code, row.name)
+            times = (row.time[:10], row.time)
+            limits = ("" if x is None else x for x in (row.low, row.high))
+            tables["measurement"].append(
+                (visit, number, *times, "", row.value, row.unit, *limits, "")
+            )
+    tables["note"].append(("", "2020-01-01", "2020-01-01", "letter", "Of no visit."))
+    born = [
+        (person, SEX[contact.sex], int(contact.start[:4]) - int(contact.age), "", "")
+        for person, contact in people.values()
+    ]
+    write(
+        folder,
+        "person",
+        "person_id gender_concept_id year_of_birth month_of_birth day_of_birth",
+        born,
+    )
+    write(
+        folder,
+        "VISIT_OCCURRENCE",
+        "visit_occurrence_id person_id visit_start_date visit_start_datetime visit_end_date "
+        "visit_end_datetime provider_id care_site_id",
+        tables["visit"],
+    )
+    write(
+        folder,
+        "condition_occurrence",
+        "visit_occurrence_id condition_occurrence_id condition_concept_id "
+        "condition_source_concept_id condition_source_value condition_status_concept_id",
+        tables["condition"],
+    )
+    write(
+        folder,
+        "note",
+        "visit_occurrence_id note_date note_datetime note_title note_text",
+        tables["note"],
+    )
+    write(
+        folder,
+        "drug_exposure",
+        "visit_occurrence_id drug_concept_id drug_exposure_start_date "
+        "drug_exposure_start_datetime quantity dose_unit_source_value route_source_value "
+        "drug_source_value",
+        tables["drug"],
+    )
+    write(
+        folder,
+        "measurement",
+        "visit_occurrence_id measurement_concept_id measurement_date measurement_datetime "
+        "value_as_number value_source_value unit_source_value range_low range_high "
+        "measurement_source_value",
+        tables["measurement"],
+    )
+    write(folder, "provider", "provider_id specialty_source_value",
+          [(number, name) for name, number in specialties.items()])  # fmt: skip
+    write(folder, "concept", "concept_id concept_name vocabulary_id concept_code", concepts.rows)
+    write(folder, "concept_relationship", "concept_id_1 concept_id_2 relationship_id", sorted(maps))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    source = open_source("synthetic", None, {"patients": "25"})
+    return [contact for split in source.splits for contact in source.contacts(split)]
+
+
+@pytest.fixture
+def folder(tmp_path, cohort):
+    return cdm(tmp_path / "cdm", cohort)
+
+
+def contacts(source):
+    found = {each.contact_id: each for split in source.splits for each in source.contacts(split)}
+    return [found[str(number)] for number in range(1, len(found) + 1)]
+
+
+@pytest.mark.parametrize("codes", ["source", "mapped"])
+def test_the_same_contacts_come_back(folder, cohort, codes):
+    source = open_source("omop", folder, {"codes": codes})
+    found = contacts(source)
+    assert len(found) == len(cohort)
+    for visit, (ours, contact) in enumerate(zip(found, cohort, strict=True), start=1):
+        assert ours.contact_id == str(visit)
+        assert (ours.start, ours.end, ours.sex) == (contact.start, contact.end, contact.sex)
+        assert ours.specialty == contact.specialty
+        assert ours.notes == contact.notes
+        assert sorted(map(repr, ours.medications)) == sorted(map(repr, contact.medications))
+        for own, lab in zip(
+            sorted(ours.labs, key=repr), sorted(contact.labs, key=repr), strict=True
+        ):
+            assert dataclasses.replace(own, flag="") == dataclasses.replace(lab, flag="")
+        assert [code.code for code in ours.codes] == [code.code for code in contact.codes]
+        assert [code.role for code in ours.codes] == [
+            "primary" if code.role == "primary" else "secondary" for code in contact.codes
+        ]
+    assert source.dropped("") == {"notes: no contact_id": 1}
+    patients = {ours.patient_id for ours in found}
+    assert len(patients) == len({contact.patient_id for contact in cohort})
+
+
+def test_a_source_value_without_a_concept_is_read_in_the_system_given(folder):
+    with open(folder / "condition_occurrence.csv", "a", newline="", encoding="utf-8") as file:
+        file.write("1\t999\t0\t0\tDI109\t0\r\n")
+    (contact, *_) = contacts(open_source("omop", folder, {"system": "sks"}))
+    assert Code("I10.9", "sks", "unknown", 999) in contact.codes
+
+
+def test_mistakes_name_file_and_column(folder):
+    with pytest.raises(UserError, match="codes = 'all': expected one of source, mapped"):
+        open_source("omop", folder, {"codes": "all"})
+    (folder / "note.csv").write_text("visit_occurrence_id\tnote_text\n1\tx\n")
+    with pytest.raises(UserError, match=r"note.csv: column note_date is missing"):
+        open_source("omop", folder, {}).splits  # noqa: B018
+    (folder / "concept.csv").unlink()
+    with pytest.raises(UserError, match=r"no concept.parquet or concept.csv; it is compulsory"):
+        open_source("omop", folder, {})
+
+
+def test_age_is_that_at_the_start_of_the_visit(folder, cohort):
+    for ours, contact in zip(contacts(open_source("omop", folder, {})), cohort, strict=True):
+        # Only the year of birth is known: half a year either way.
+        assert abs(ours.age - contact.age) <= 3, datetime.date.fromisoformat(contact.start[:10])
