@@ -53,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
         help="write the five tables of the source's contacts to DIR, as Parquet, and nothing else",
     )
     parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="whatever would be left out or emptied is an error, and nothing is written",
+    )
+    parser.add_argument(
         "--rebuild", action="store_true", help="replace records of that name if there are any"
     )
     return parser
@@ -96,12 +101,19 @@ def main(argv: Sequence[str]) -> None:
             write_tables(bar, arguments.tables)
         else:
             collections.deque(bar, maxlen=0)
-        print(table(builder.summarise(source, reports)))
+        summary = builder.summarise(source, reports)
+        print(table(summary))
+        if arguments.strict:
+            builder.check_nothing_dropped(summary)
         if arguments.tables:
             print(f"Tables {arguments.tables}")
         return
     data = builder.build(
-        source, arguments.data_dir, arguments.rebuild, source_dir=arguments.source_dir
+        source,
+        arguments.data_dir,
+        arguments.rebuild,
+        source_dir=arguments.source_dir,
+        strict=arguments.strict,
     )
     print(table(data.report))
     print(f"Contact records {data.path}")

@@ -14,6 +14,7 @@ The cost of the first is a Python call a value; and its float32 does not give a 
 back.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -31,7 +32,7 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import store
-from jaxcoder.records.findings import as_json
+from jaxcoder.records.findings import as_json, line
 from jaxcoder.records.report import SplitReport
 from jaxcoder.records.schema import ROWS, Contact
 from jaxcoder.records.sources import Source, open_source
@@ -152,6 +153,7 @@ def build(
     rebuild: bool = False,
     say: Callable[[str], None] = print,
     source_dir: str | None = "",
+    strict: bool = False,
 ) -> ContactData:
     """Builds the contact records of a source, or reuses them where the same source has been built.
 
@@ -161,6 +163,7 @@ def build(
       rebuild: build even if there is a data set of that name.
       say: takes one line for the user.
       source_dir: where the source was opened, for messages; empty where it reads no files.
+      strict: whether anything that is left out or emptied is an error, and nothing written.
 
     Returns:
       The data set.
@@ -183,6 +186,8 @@ def build(
         del folder  # nothing beside the records
         content = {"name": source.name, "identity": _identity(source), "source_dir": source_dir}
         content |= summarise(source, reports)
+        if strict:
+            check_nothing_dropped(content)
         return content | {"descriptions": dict(source.descriptions)}
 
     streams = {split: functools.partial(rows, split) for split in reports}
@@ -208,6 +213,25 @@ def check_same(source: Source, data: ContactData) -> None:
         raise UserError(
             f"{data.path}: holds contact records of another content ({other}); replace them with "
             f"`{command}`{named}, or choose another data_dir"
+        )
+
+
+def check_nothing_dropped(report: Mapping[str, Any]) -> None:
+    """Checks that nothing of a source was left out or emptied.
+
+    Raises:
+      UserError: something was, with the most frequent reason.
+    """
+    found: collections.Counter[str] = collections.Counter()
+    examples: dict[str, str] = {}
+    for part in (report, *report["splits"].values()):
+        found.update(part["dropped"])
+        examples |= part.get("examples", {})
+    if found:
+        (reason, count), *others = found.most_common()
+        more = f", and {len(others)} more reasons" if others else ""
+        raise UserError(
+            f"--strict: {line(count, reason, examples)}{more}; mend them, or leave out --strict"
         )
 
 

@@ -41,6 +41,19 @@ def test_check_writes_nothing(extract, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["extract"]
 
 
+def test_strict_takes_nothing_that_does_not_fit(extract, tmp_path, capsys):
+    with open(extract / "contacts.csv", "a") as file:
+        file.write("c99,p99,2020-02-02,2020-02-01,,-4,\nc98,p98,,,,-3,\n")
+    arguments = ["--source", "tables", "--source_dir", str(extract), "--strict"]
+    message = r"--strict: 2 × contacts.age: outside 0-130 .* such as contact_id 'c9\d', and 1 more"
+    with pytest.raises(UserError, match=message):
+        command.main([*arguments, "--check"])
+    assert "1 × contacts.end: before its start (kept)" in capsys.readouterr().out
+    with pytest.raises(UserError, match=message):
+        command.main([*arguments, "--data_dir", str(tmp_path / "data")])
+    assert not list((tmp_path / "data").glob("*/*/*"))
+
+
 def test_tables_are_an_extract_that_can_be_read(tmp_path, capsys):
     folder = tmp_path / "example"
     command.main(["--source", "synthetic", "--option", "patients=20", "--tables", str(folder)])

@@ -53,6 +53,8 @@ def nest(
     if age is not None and not 0 <= age <= 130:
         dropped.add("contacts.age: outside 0-130 years (emptied)", contact_id)
         age = None
+    if start and end and end < start:
+        dropped.add("contacts.end: before its start (kept)", contact_id)
     sex = (sex or "").strip().upper()
     if sex not in SEXES:
         dropped.add("contacts.sex: not F, M or U (set to U)", contact_id)

@@ -186,7 +186,9 @@ class Omop(FolderSource):
         if self._chosen.codes == "source":
             wanted = f"source.{wanted}"
             code = f"CASE WHEN {wanted} THEN source.concept_code ELSE condition_source_value END"
-            system = f"CASE WHEN {wanted} THEN source.vocabulary_id ELSE '{self._chosen.system}' END"
+            system = (
+                f"CASE WHEN {wanted} THEN source.vocabulary_id ELSE '{self._chosen.system}' END"
+            )
             join = f"{read('concept')} AS source ON source.concept_id = condition_source_concept_id"
         else:
             code, system = "source.concept_code", f"'{self._chosen.vocabulary}'"
