@@ -150,7 +150,9 @@ class RelationalSource(abc.ABC):
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # global: for its cursors too
         connection.execute("SET memory_limit = ?", [self._memory_limit])
         connection.execute("SET temp_directory = ?", [str(pathlib.Path(folder) / "spill")])
-        connection.execute(f"SET partitioned_write_max_open_files = {MOST_PARTS + 8}")
+        # Joins stand as they are written, the large side first: of a packed CSV DuckDB guesses that
+        # it is small, and would hold all of it: 120 million rows went to the disk, 25 GB.
+        connection.execute("SET GLOBAL disabled_optimizers = 'join_order,build_side_probe_side'")
         self._staging = Staging(connection, pathlib.Path(folder))
         self._assign(connection)
         return connection

@@ -356,7 +356,7 @@ def test_relations_larger_than_memory_are_read_in_parts(tmp_path, monkeypatch):
         assert all(note.text.startswith(contact.contact_id) for note in contact.notes)
         found.append(contact.contact_id)
     assert found == ids
-    assert len(list(source._staging._folder.glob("notes/part=*"))) == 3
+    assert len(list(source._staging._folder.glob("notes/*.parquet"))) == 3
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
