@@ -11,6 +11,7 @@ import functools
 import math
 import pathlib
 import re
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from jaxcoder.errors import UserError
+from jaxcoder.lock import lock
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import SPLITS, Contact
 from jaxcoder.records.sources import columns
@@ -30,6 +32,7 @@ from jaxcoder.records.sources.nest import Groups, nest
 from jaxcoder.records.sources.staging import LEFT_OUT, MOST_PARTS, Staging, failable
 
 _BATCH = 2048
+_TEMPORARY = "jaxcoder-"
 _SORTED_SHARE = 0.3
 """Share of the memory limit that the rows of a range may take; a sort takes twice its rows."""
 
@@ -144,7 +147,10 @@ class RelationalSource(abc.ABC):
     @functools.cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
         """A database in a temporary folder, with one table: split and part of every contact."""
-        folder = self._exits.enter_context(tempfile.TemporaryDirectory(prefix="jaxcoder-"))
+        _remove_abandoned()
+        folder = self._exits.enter_context(tempfile.TemporaryDirectory(prefix=_TEMPORARY))
+        if held := lock(folder):
+            self._exits.callback(held.close)
         connection = duckdb.connect(str(pathlib.Path(folder) / "work.duckdb"))
         self._exits.callback(connection.close)
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # global: for its cursors too
@@ -257,6 +263,15 @@ class RelationalSource(abc.ABC):
                     "another disk"
                 ) from None
             raise refusal(self.where(relation), message) from None
+
+
+def _remove_abandoned() -> None:
+    """Removes what killed processes have left in the temporary folder: it is patients' data."""
+    for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(BlockingIOError):  # it is still at work
+            if (folder / ".lock").exists() and (held := lock(folder)):
+                shutil.rmtree(folder, ignore_errors=True)
+                held.close()
 
 
 def size(text: str) -> int:

@@ -84,6 +84,7 @@ class Staging:
             for name in kinds
         ]
         rows.create_view("raw", replace=True)
+        self._connection.execute("SET threads = 1")  # several give a stream in any order
         found = self._connection.sql(
             f"""
             SELECT {", ".join(kept)}, failed, part FROM (
@@ -94,6 +95,7 @@ class Staging:
             )"""
         )
         self._write(found.to_arrow_reader(_ROWS_AT_A_TIME.get(relation, _ROWS)), relation)
+        self._connection.execute("RESET threads")
         self._count(relation, where, dropped)
 
     def _write(self, batches: Iterable[pa.RecordBatch], relation: str) -> None:

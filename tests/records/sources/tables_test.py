@@ -2,6 +2,7 @@ import csv
 import datetime
 import io
 import os
+import tempfile
 
 import pyarrow as pa
 import pytest
@@ -392,3 +393,28 @@ def test_files_are_the_same_when_their_contents_are(extract):
     path.write_text(path.read_text().replace("042", "043"))  # of the same size
     os.utime(path, (1, 1))
     assert open_source("tables", extract, {}).identity != before
+
+
+def test_rows_of_one_time_keep_the_order_of_the_file(tmp_path):
+    count = 300_000
+    one = {"contact_id": ["1"], "patient_id": ["1"]}
+    one |= {name: [None] for name in HEADERS["contacts"].split(",")[2:]}
+    parquet.write_table(pa.table(one), tmp_path / "contacts.parquet")
+    labs = {name: pa.nulls(count, pa.string()) for name in HEADERS["labs"].split(",")}
+    labs |= {"contact_id": ["1"] * count, "value": [str(number) for number in range(count)]}
+    parquet.write_table(pa.table(labs), tmp_path / "labs.parquet", row_group_size=10_000)
+    source = open_source("tables", tmp_path, {"shares": "1,0,0"})
+    (contact,) = source.contacts("train")
+    assert [lab.value for lab in contact.labs] == labs["value"]
+
+
+def test_what_a_killed_process_left_is_removed(extract, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "jaxcoder-killed").mkdir()
+    (tmp_path / "jaxcoder-killed" / ".lock").touch()
+    (tmp_path / "jaxcoder-killed" / "notes.parquet").write_text("of a patient")
+    (tmp_path / "jaxcoder-anothers").mkdir()  # without a lock: not known to be ours
+    first, second = (open_source("tables", extract, {}) for _ in range(2))
+    assert by_id(first) == by_id(second)  # and neither removes the other's
+    names = {path.name for path in tmp_path.glob("jaxcoder-*")}
+    assert "jaxcoder-killed" not in names and "jaxcoder-anothers" in names and len(names) == 3
