@@ -33,11 +33,15 @@ _WRONG = {
 """From what DuckDB says of a row to what we say. It quotes the row too, which may be a note."""
 
 
-def query(path: epath.Path) -> str:
+def query(path: epath.Path, quoted: bool = True) -> str:
     """A query of a CSV file, every column as text.
 
     Nothing but the delimiter is guessed, and that from the header: DuckDB guesses from rows, and
     commas and quotes in notes mislead it.
+
+    Args:
+      path: the file.
+      quoted: whether quotes are what they are in CSV, in a file whose columns tabs part, too.
 
     Raises:
       UserError: a file that cannot be read, is cut, or has no header or a name in it twice.
@@ -62,9 +66,11 @@ def query(path: epath.Path) -> str:
     columns = ", ".join(
         f"{literal(name)}: 'VARCHAR'" for name in by_name(names, str(path)).values()
     )
+    plain = delimiter == "\t" and not quoted
+    quotes = "quote = '', escape = ''" if plain else "quote = '\"', escape = '\"'"
     return (
         f"SELECT * FROM read_csv({literal(str(path))}, auto_detect = false, header = true, "
-        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}, "
+        f"delim = {literal(delimiter)}, {quotes}, columns = {{{columns}}}, "
         f"max_line_size = {_ROW_MEGABYTES}000000)"
     )
 

@@ -91,9 +91,9 @@ class Mimic3(Mimic):
             "contacts": f"""
                 SELECT hadm_id AS contact_id, subject_id AS patient_id, admittime AS start,
                   dischtime AS "end", {service} AS specialty, gender AS sex,
-                  CASE WHEN years < 300 THEN years ELSE 91 END AS age
-                FROM (SELECT *, date_diff('month', TRY_CAST(dob AS TIMESTAMP),
-                    TRY_CAST(admittime AS TIMESTAMP)) // 12 AS years
+                  CASE WHEN years >= 300 THEN 91 ELSE years END AS age
+                FROM (SELECT *, date_sub('year', TRY_CAST(dob AS TIMESTAMP),
+                    TRY_CAST(admittime AS TIMESTAMP)) AS years
                   FROM {read("admissions")} LEFT JOIN {read("patients")} USING (subject_id))
                   {services}""",
             "codes": " UNION ALL ".join(

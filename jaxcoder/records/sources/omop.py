@@ -127,7 +127,9 @@ class Omop(FolderSource):
         chosen = settings.build(OmopOptions, parse_options(options, folder_source.KINDS), "omop")
         compulsory = ["person", "visit_occurrence", "condition_occurrence", "concept"]
         compulsory += ["concept_relationship"] * (chosen.codes == "mapped")
-        tables = TableFiles(source_dir, self.columns, compulsory)
+        # Athena writes its vocabulary with tabs and without quotes.
+        unquoted = ("concept", "concept_relationship")
+        tables = TableFiles(source_dir, self.columns, compulsory, unquoted)
         self._chosen = chosen
         super().__init__("omop", chosen, tables, chosen.system)
 
@@ -167,14 +169,16 @@ class Omop(FolderSource):
             if table in self._tables:
                 joins += f" LEFT JOIN {read(table)} USING ({key})"
                 names.append(name)
-        born = "make_date(year, coalesce(month, 7), CASE WHEN month IS NULL THEN 1 ELSE day END)"
+        born = (
+            "TRY_CAST(concat_ws('-', year, coalesce(month, 7), if(month IS NULL, 1, day)) AS DATE)"
+        )
         start = _time("visit_start_datetime", "visit_start_date")
         return f"""
             SELECT visit_occurrence_id AS contact_id, person_id AS patient_id, {start} AS start,
               {_time("visit_end_datetime", "visit_end_date")} AS "end",
               {f"coalesce({', '.join(names)})" if names else "NULL"} AS specialty,
               CASE gender_concept_id WHEN '8507' THEN 'M' WHEN '8532' THEN 'F' END AS sex,
-              date_diff('month', {born}, TRY_CAST({start} AS TIMESTAMP)) // 12 AS age
+              date_sub('year', {born}, TRY_CAST({start} AS DATE)) AS age
             FROM {read("visit_occurrence")} LEFT JOIN (SELECT person_id, gender_concept_id,
                 TRY_CAST(year_of_birth AS INTEGER) AS year,
                 TRY_CAST(month_of_birth AS INTEGER) AS month,
@@ -182,16 +186,17 @@ class Omop(FolderSource):
               FROM {read("person")}) USING (person_id) {joins}"""
 
     def _codes(self, read: Callable[[str], str]) -> str:
-        wanted = f"vocabulary_id = '{self._chosen.vocabulary}'"
+        system = code_systems.canonical_system(self._chosen.vocabulary)
+        wanted = f"lower(vocabulary_id) = '{self._chosen.vocabulary.lower()}'"
         if self._chosen.codes == "source":
-            wanted = f"source.{wanted}"
-            code = f"CASE WHEN {wanted} THEN source.concept_code ELSE condition_source_value END"
-            system = (
-                f"CASE WHEN {wanted} THEN source.vocabulary_id ELSE '{self._chosen.system}' END"
-            )
-            join = f"{read('concept')} AS source ON source.concept_id = condition_source_concept_id"
+            # Of a concept of another vocabulary the source value is no code of ours: null, counted.
+            unknown = "coalesce(condition_source_concept_id, '0') = '0'"
+            code = f"CASE WHEN {unknown} THEN condition_source_value ELSE source.concept_code END"
+            system = f"CASE WHEN {unknown} THEN '{self._chosen.system}' ELSE '{system}' END"
+            join = f"""(SELECT * FROM {read("concept")} WHERE {wanted}) AS source
+              ON source.concept_id = condition_source_concept_id"""
         else:
-            code, system = "source.concept_code", f"'{self._chosen.vocabulary}'"
+            code, system = "source.concept_code", f"'{system}'"
             join = f"""(SELECT concept_id_1, min(concept_code) AS concept_code
                 FROM {read("concept_relationship")} JOIN {read("concept")}
                   ON concept_id = concept_id_2 AND relationship_id = 'Mapped from' AND {wanted}

@@ -20,7 +20,11 @@ class TableFiles:
     """
 
     def __init__(
-        self, folder: epath.Path, names: Iterable[str], compulsory: Iterable[str] = ()
+        self,
+        folder: epath.Path,
+        names: Iterable[str],
+        compulsory: Iterable[str] = (),
+        unquoted: Iterable[str] = (),
     ) -> None:
         """Finds the files; reads none.
 
@@ -29,12 +33,14 @@ class TableFiles:
           names: of the tables, with a folder below this one where they lie there (`hosp/patients`).
             A file's name is in lower or in upper case, its ending in lower.
           compulsory: those that must be there.
+          unquoted: those in which a quote is a character like others where tabs part the columns.
 
         Raises:
           UserError: two files of one table, a folder without parts, or a table that is missing.
         """
         self.folder = folder
         self._queries: dict[str, str] = {}
+        self._unquoted = set(unquoted)
         self.files: dict[str, list[epath.Path]] = {}
         listed: dict[epath.Path, dict[str, epath.Path]] = {}
         for name in names:
@@ -75,7 +81,7 @@ class TableFiles:
         if name not in self._queries:
             files = self.files[name]
             if files[0].name.endswith(csv_files.ENDINGS):
-                self._queries[name] = csv_files.query(files[0])
+                self._queries[name] = csv_files.query(files[0], name not in self._unquoted)
             else:
                 paths = ", ".join(columns.literal(str(path)) for path in files)
                 self._queries[name] = f"SELECT * FROM read_parquet([{paths}])"

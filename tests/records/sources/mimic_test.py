@@ -292,3 +292,22 @@ def test_the_mimic3_demo_is_accounted_for(shared_data):
             + sum(count for reason, count in left.items() if reason.startswith(f"{relation}: "))
             == total
         )
+
+
+def test_mimic3_age_is_in_whole_years_and_unknown_without_a_birth(tmp_path):
+    write(
+        tmp_path,
+        {
+            "ADMISSIONS": [
+                "SUBJECT_ID,HADM_ID,ADMITTIME,DISCHTIME",
+                "1,5,2150-03-14,",
+                "1,6,2150-03-15,",
+                "2,7,2150-03-15,",
+            ],
+            "PATIENTS": ["SUBJECT_ID,GENDER,DOB", "1,M,2132-03-15"],
+            "DIAGNOSES_ICD": ["HADM_ID,SEQ_NUM,ICD9_CODE", "5,1,0389", "6,1,0389", "7,1,0389"],
+        },
+        ".csv",
+    )
+    found = contacts(open_source("mimic3", tmp_path, {}))
+    assert {key: each.age for key, each in found.items()} == {"5": 17.0, "6": 18.0, "7": None}

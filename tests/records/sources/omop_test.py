@@ -123,7 +123,10 @@ def cdm(folder, contacts):
     )
     write(folder, "provider", "provider_id specialty_source_value",
           [(number, name) for name, number in specialties.items()])  # fmt: skip
-    write(folder, "concept", "concept_id concept_name vocabulary_id concept_code", concepts.rows)
+    concepts.rows.append((99_999, '"Quoted in part', "ICD10CM", "Z99"))
+    lines = ["concept_id\tconcept_name\tvocabulary_id\tconcept_code"]
+    lines += ["\t".join(map(str, row)) for row in concepts.rows]
+    (folder / "concept.csv").write_text("\n".join(lines) + "\n")
     write(folder, "concept_relationship", "concept_id_1 concept_id_2 relationship_id", sorted(maps))
     return folder
 
@@ -173,6 +176,17 @@ def test_a_source_value_without_a_concept_is_read_in_the_system_given(folder):
         file.write("1\t999\t0\t0\tDI109\t0\r\n")
     (contact, *_) = contacts(open_source("omop", folder, {"system": "sks"}))
     assert Code("I10.9", "sks", "unknown", 999) in contact.codes
+
+
+def test_a_code_of_another_vocabulary_is_counted_and_not_taken_for_one_of_ours(folder):
+    with open(folder / "concept.csv", "a", encoding="utf-8") as file:
+        file.write("77777\told\tICD9CM\t250.00\n")
+    with open(folder / "condition_occurrence.csv", "a", newline="", encoding="utf-8") as file:
+        file.write("1\t999\t0\t77777\tE8788\t0\r\n")
+    source = open_source("omop", folder, {"vocabulary": "icd10cm"})
+    (contact, *_) = contacts(source)
+    assert "E87.88" not in [code.code for code in contact.codes] and contact.codes
+    assert source.dropped("")["codes: no contact_id or no code"] == 1
 
 
 def test_mistakes_name_file_and_column(folder):
