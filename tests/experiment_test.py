@@ -15,7 +15,9 @@ ARGUMENTS = {
         ("language=en",),
         ("codes=P",),
         ("language=en,evidence=silver",),
-    ]
+    ],
+    "mimic3": [("full",), ("50",), ("clean",)],
+    "mimic4": [("icd9",), ("icd10",)],
 }
 
 

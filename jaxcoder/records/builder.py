@@ -7,8 +7,8 @@ laboratory results and 5 codes, a CPU second (`jaxcoder bench records`):
 
 | layout | written/s | read/s | bytes |
 |---|---|---|---|
-| TFDS `Sequence` of columns | 789 | 1,802 | 2,490 |
-| this one | 3,581 | 3,721 | 2,346 |
+| TFDS `Sequence` of columns | 862 | 2,287 | 2,517 |
+| this one | 3,589 | 4,211 | 2,320 |
 
 The cost of the first is a Python call a value; and its float32 does not give a laboratory's 6.1
 back.
@@ -52,7 +52,7 @@ class RecordsOptions:
     """Which contacts an experiment uses.
 
     Attributes:
-      source: the source's name: `codiesp`, `synthetic` or `tables`.
+      source: the source's name, one of `sources.NAMES`.
       source_dir: folder with its files; empty for a source that reads none.
       options: the source's own options, such as `{"language": "es"}`.
     """

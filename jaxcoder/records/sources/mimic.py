@@ -57,6 +57,16 @@ KINDS: dict[str, Callable[[str], Any]] = {
 class Mimic(FolderSource):
     """Admissions; those with a code of the kind that the options ask for."""
 
+    def service_at_discharge(self, read: Callable[[str], str], table: str) -> tuple[str, str]:
+        """SQL of a column, and the join with admissions that it needs."""
+        if table not in self._tables:
+            return "NULL", ""
+        last = "arg_max(curr_service, transfertime) AS service"
+        return "service", (
+            f"LEFT JOIN (SELECT hadm_id, {last} FROM {read(table)} GROUP BY hadm_id) "
+            "USING (hadm_id)"
+        )
+
     def narrowed(self, queries: dict[str, str], options: MimicOptions) -> dict[str, str]:
         """The relations of all admissions, as the options narrow them."""
         least, most = options.min_code_count_all_splits, options.most_frequent_codes_all_splits

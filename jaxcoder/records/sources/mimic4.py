@@ -116,14 +116,7 @@ class Mimic4(Mimic):
     def queries(self, read: Callable[[str], str]) -> dict[str, str]:
         """SQL of the relations."""
         there = self._tables
-        service = "NULL"
-        services = ""
-        if "hosp/services" in there:
-            service = "service"
-            services = (
-                "LEFT JOIN (SELECT hadm_id, arg_max(curr_service, transfertime) AS service "
-                f"FROM {read('hosp/services')} GROUP BY hadm_id) USING (hadm_id)"
-            )
+        service, services = self.service_at_discharge(read, "hosp/services")
         queries = {
             "contacts": f"""
                 SELECT hadm_id AS contact_id, subject_id AS patient_id, admittime AS start,
