@@ -6,9 +6,10 @@ r"""MIMIC-III: ICD-9 diagnoses and procedures, by a published split.
     jaxcoder evaluate --workdir runs/mimic3_full --split test
 
 The argument is the split: full, 50 (of the 50 most frequent codes) or clean (of codes with ten
-training contacts or more). They are those of Edin et al. (SIGIR 2023, arXiv:2304.10909), whose repository
-has the files. Notes, medications and laboratory results are read; for the study's own input add
---config.tokens.serialise.sections="('notes',)" --config.records.options.text=replication.
+training contacts or more). They are those of Edin et al. (SIGIR 2023, arXiv:2304.10909), whose
+repository has the files. Notes, medications and laboratory results are read; for the study's own
+input add --config.tokens.serialise.sections="('notes',)"
+--config.records.options.text=replication.
 Meant for 8 accelerator devices. Not run yet: MIMIC needs credentials, and no score is known.
 """
 
