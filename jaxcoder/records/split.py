@@ -36,3 +36,8 @@ def split_of(patient_id: str, seed: int = 0, shares: Sequence[float] = (0.8, 0.1
     return next(
         split for split, share in reversed(list(zip(SPLITS, shares, strict=True))) if share > 0
     )
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """Reads shares as a command line has them: `0.8,0.1,0.1`."""
+    return tuple(float(share) for share in text.split(","))

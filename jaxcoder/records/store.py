@@ -6,12 +6,16 @@ TensorFlow is not needed.
 """
 
 import bisect
+import collections
 import contextlib
+import dataclasses
+import functools
 import itertools
 import json
+import multiprocessing
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import tensorflow_datasets as tfds
@@ -21,44 +25,48 @@ from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from jaxcoder.errors import UserError
 from jaxcoder.lock import lock
+from jaxcoder.records.runner import Local, Runner
 
 T = TypeVar("T")
-_UNFINISHED, _REPLACED = "unfinished", "replaced"
+_UNFINISHED, _REPLACED, _PARTS = "unfinished", "replaced", "parts"
 _SHARD = 16_384  # records a file: 100 MB to 200 MB of contacts with a few notes each
 _CHUNK = 256  # records handed to TFDS at a time
 
-Rows = Callable[[], Iterator[dict[str, Any]]]
-"""Opens the stream of one split's records, each as its features want it."""
+Rows = Callable[[], Generator[dict[str, Any], None, Any]]
+"""Opens the stream of a part's records, each as its features want it; it returns JSON values."""
 
 
 def write(
     folder: epath.PathLike,
-    features: tfds.features.FeaturesDict,
-    splits: Mapping[str, Rows],
-    report: Callable[[epath.Path], dict[str, Any]],
+    features: Callable[[], tfds.features.FeaturesDict],
+    splits: Mapping[str, Sequence[Rows]],
+    report: Callable[[epath.Path, dict[str, list[Any]]], dict[str, Any]],
     report_name: str,
+    runner: Runner | None = None,
 ) -> epath.Path:
-    """Writes every split, then the report, then puts the data set in its place.
+    """Writes every split, part by part, then the report, then puts the data set in its place.
 
-    Records keep the order of their streams, which is deterministic, and in which neighbours
-    compress well; memory does not grow with their number. A data set that was in the place stays
-    whole until the new one is, so that there must be room for both. Each process writes into a
-    folder of its own, and locks it where it lies on a disk; what a killed one left, the next to
-    write there removes. In a bucket it stays.
+    Records keep the order of the parts and of their streams; memory does not grow with their
+    number. A data set that was in the place stays whole until the new one is, so that there must be
+    room for both. Each process writes into a folder of its own, and locks it where it lies on a
+    disk; what a killed one left, the next to write there removes. In a bucket it stays.
 
     Args:
       folder: `DATA_DIR/DATA_SET/NAME/VERSION`.
-      features: of a record.
-      splits: from a split's name to its stream; none is empty.
+      features: gives those of a record; picklable.
+      splits: from a split's name to its parts in order, picklable where several processes run; a
+        split without records is left out.
       report: called after the last record, with the folder that is being written, where it may
-        add files; what it returns gets the key `files` (name to bytes) added.
+        add files, and with what the parts of each split returned; what it returns gets the key
+        `files` (name to bytes) added.
       report_name: file name of the report.
+      runner: makes the parts; None for this process.
 
     Returns:
       The folder.
 
     Raises:
-      UserError: whatever a stream raises, an empty split, or no space to write.
+      UserError: whatever a stream raises, no records at all, or no space to write.
     """
     folder = epath.Path(folder)
     own = folder.parent / f"{_UNFINISHED}.{uuid.uuid4().hex[:12]}"
@@ -69,18 +77,20 @@ def write(
             staged.mkdir(parents=True)
             held = lock(own)
             _remove_abandoned(folder)
-            writer = _writer(staged, folder, features)
-        for split, rows in splits.items():
-            stream = _watched(rows, split)
-            with _writing(folder):
-                writer.initialize_splits([split])
-            while records := list(itertools.islice(stream, _CHUNK)):
-                with _writing(folder), _unseen():
-                    writer.add_examples({split: records})
-            with _writing(folder):
-                writer.close_splits([split])
+        parts = [
+            _Part(own / _PARTS / f"{split}-{number:05d}", folder, split, rows)
+            for split, streams in splits.items()
+            for number, rows in enumerate(streams)
+        ]
+        apart = any(len(streams) > 1 for streams in splits.values())
+        task = functools.partial(_write_part, features=features)
+        results = (runner or Local()).map(task, parts, apart)
         with _writing(folder):
-            content = report(staged)
+            _join(parts, results, staged, features())
+            returned: dict[str, list[Any]] = {split: [] for split in splits}
+            for part, result in zip(parts, results, strict=True):
+                returned[part.split].append(result["returned"])
+            content = report(staged, returned)
             files = sorted(_shards(staged))
             content["files"] = {path.name: path.stat().length for path in files}
             text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
@@ -95,24 +105,102 @@ def write(
     return folder
 
 
-def _writer(
-    staged: epath.Path, folder: epath.Path, features: tfds.features.FeaturesDict
-) -> tfds.core.SequentialWriter:
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Records that are written one after another.
+
+    Attributes:
+      path: folder of its files.
+      folder: where the data set will lie.
+      split: its split.
+      rows: its stream.
+    """
+
+    path: epath.Path
+    folder: epath.Path
+    split: str
+    rows: Rows
+
+
+def _write_part(part: _Part, features: Callable[[], tfds.features.FeaturesDict]) -> dict[str, Any]:
+    """Writes a part: `shards` (records of each file), `bytes`, and what its stream `returned`."""
+    returned: list[Any] = []
+    stream = _watched(part.rows, part.split, returned)
+    writer = None
+    while records := list(itertools.islice(stream, _CHUNK)):
+        with _writing(part.folder), _unseen():
+            if writer is None:
+                part.path.mkdir(parents=True, exist_ok=True)
+                info = _info(part.path, part.folder, features())
+                writer = tfds.core.SequentialWriter(info, _SHARD, file_format="array_record")
+                writer.initialize_splits([part.split])
+            writer.add_examples({part.split: records})
+    if writer is None:
+        return {"shards": [], "bytes": 0, "returned": returned[0]}
+    with _writing(part.folder):
+        writer.close_splits([part.split])
+    written = info.splits[part.split]
+    return {
+        "shards": [int(length) for length in written.shard_lengths],
+        "bytes": int(written.num_bytes),
+        "returned": returned[0],
+    }
+
+
+def _join(
+    parts: Sequence[_Part],
+    results: Sequence[Mapping[str, Any]],
+    staged: epath.Path,
+    features: tfds.features.FeaturesDict,
+) -> None:
+    """Makes one data set of the files of the parts."""
+    info = _info(staged, parts[0].folder if parts else staged, features)
+    info.set_file_format("array_record")
+    held: dict[str, list[tuple[epath.Path, int]]] = {}
+    size: collections.Counter[str] = collections.Counter()
+    for part, result in zip(parts, results, strict=True):
+        count = len(result["shards"])
+        template = _template(part.path, info, part.split)
+        files = [template.sharded_filepath(shard_index=i, num_shards=count) for i in range(count)]
+        if files:
+            held.setdefault(part.split, []).extend(zip(files, result["shards"], strict=True))
+            size[part.split] += result["bytes"]
+    if not held:
+        raise UserError(f"{staged.parent.parent}: no records to write; expected some")
+    infos = []
+    for split, shards in held.items():
+        template = _template(staged, info, split)
+        for index, (file, _) in enumerate(shards):
+            file.rename(template.sharded_filepath(shard_index=index, num_shards=len(shards)))
+        lengths = [length for _, length in shards]
+        infos.append(tfds.core.SplitInfo(split, lengths, size[split], template))
+    info.set_splits(tfds.core.SplitDict(infos))
+    info.write_to_directory(staged)
+
+
+def _template(path: epath.Path, info: tfds.core.DatasetInfo, split: str) -> Any:
+    return tfds.core.ShardedFileTemplate(
+        data_dir=path, dataset_name=info.name, split=split, filetype_suffix="array_record"
+    )
+
+
+def _info(
+    path: epath.Path, folder: epath.Path, features: tfds.features.FeaturesDict
+) -> tfds.core.DatasetInfo:
     # No TFDS builder: it holds up to 1,000 MiB of records before it writes the first, sorts what
     # is beyond by key, asks Google's servers about a data set of that name, and leaves an empty
     # folder in /tmp each time.
-    info = tfds.core.DatasetInfo(
+    return tfds.core.DatasetInfo(
         builder=DatasetIdentity(
             name=folder.parent.parent.name,
             config_name=folder.parent.name,
             version=tfds.core.Version(folder.name),
-            data_dir=str(staged),
+            data_dir=str(path),
             module_name=__name__,
         ),
         features=features,
         disable_shuffling=True,
     )
-    return tfds.core.SequentialWriter(info, _SHARD, file_format="array_record")
 
 
 class Store:
@@ -260,14 +348,15 @@ def _shards(folder: epath.Path) -> Iterator[epath.Path]:
     return (path for path in folder.iterdir() if ".array_record-" in path.name)
 
 
-def _watched(rows: Rows, split: str) -> Iterator[dict[str, Any]]:
-    """The same stream with a progress bar on a terminal."""
-    empty = True
-    for row in tqdm.tqdm(rows(), desc=split, unit=" records", disable=not sys.stderr.isatty()):
-        empty = False
-        yield row
-    if empty:
-        raise UserError(f"split {split}: no records to write; leave it out")
+def _watched(rows: Rows, split: str, returned: list[Any]) -> Iterator[dict[str, Any]]:
+    """The same stream with a progress bar on a terminal; what it returns is put into a list."""
+
+    def kept() -> Iterator[dict[str, Any]]:
+        returned.append((yield from rows()))
+
+    # Several processes would write over each other's bars.
+    hidden = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
+    return iter(tqdm.tqdm(kept(), desc=split, unit=" records", disable=hidden))
 
 
 @contextlib.contextmanager

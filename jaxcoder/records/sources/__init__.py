@@ -1,50 +1,88 @@
 """Sources: where contacts come from, each under one name."""
 
+import abc
+import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
 from jaxcoder.errors import UserError
+from jaxcoder.records.findings import Findings
+from jaxcoder.records.runner import Local, Runner
 from jaxcoder.records.schema import Contact
 
 _READ = 2**28
 NAMES = ("codiesp", "mimic3", "mimic4", "omop", "synthetic", "tables")
 
 
-class Source(Protocol):
-    """What the record builder asks of a source.
+Part = Callable[[Findings], Iterator[Contact]]
+"""Streams contacts in an order that is the same every time, in bounded memory, and counts in the
+findings, by reason, the rows that it leaves out or empties; picklable."""
+
+
+class Source(abc.ABC):
+    """Where contacts come from.
 
     A source with options has them as a frozen dataclass, built with `settings.build` after
     `parse_options`, and is constructed as `cls(source_dir, options)`, where `source_dir` may be
     None if it reads no files.
+
+    Attributes:
+      name: of the data set: letters, digits, `_`; it shows what it holds (`codiesp_es_D`).
+      descriptions: from codes, normalised, to what they stand for, as far as the source knows.
     """
 
-    @property
-    def name(self) -> str:
-        """Name of the data set: letters, digits, `_`; it shows what it holds (`codiesp_es_D`)."""
+    name: str
+    descriptions: Mapping[str, str] = {}
 
     @property
+    @abc.abstractmethod
     def identity(self) -> Mapping[str, Any]:
         """What decides every record, as JSON values: source, options, fingerprint of the files."""
 
-    @property
-    def descriptions(self) -> Mapping[str, str]:
-        """From codes, normalised, to what they stand for, as far as the source knows."""
+    @abc.abstractmethod
+    def parts(self, runner: Runner) -> tuple[Mapping[str, Sequence[Part]], Findings]:
+        """The contacts of each split, in parts that can be read apart, on any machine.
+
+        How many parts there are decides nothing: one after the other they give the same contacts
+        in the same order. All contacts of a patient are in one part.
+
+        Args:
+          runner: does what must be done before there are parts.
+
+        Returns:
+          From a split's name, such as `train`, to its parts in order; and what was left out of
+          every split. Parts can be read as long as the source is there.
+        """
+
+    @functools.cached_property
+    def _parts(self) -> tuple[Mapping[str, Sequence[Part]], Findings]:
+        return self.parts(Local())
+
+    @functools.cached_property
+    def _dropped(self) -> dict[str, Findings]:
+        return {"": self._parts[1]}
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of its splits, in order, such as `train`, `validation`, `test`."""
+        """Names of its splits, in order."""
+        return tuple(self._parts[0])
 
     def contacts(self, split: str) -> Iterator[Contact]:
-        """Streams a split in an order that is the same every time, in bounded memory."""
+        """Streams the contacts of a split, part by part, in this process.
 
-    def dropped(self, split: str) -> Mapping[str, int]:
-        """How many rows were left out or emptied, by reason, once `contacts(split)` has ended.
-
-        The split `""` has the rows that belong to no split.
+        Raises:
+          UserError: a mistake in the source's files.
         """
+        found = self._dropped[split] = Findings()
+        for part in self._parts[0][split]:
+            yield from part(found)
+
+    def dropped(self, split: str) -> Findings:
+        """The findings of a split, once `contacts(split)` has ended; of none where it is `""`."""
+        return self._dropped.get(split, Findings())
 
 
 def open_source(

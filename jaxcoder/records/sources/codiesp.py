@@ -6,6 +6,7 @@ Miranda-Escalada et al., 2020, https://doi.org/10.5281/zenodo.3837305. What it d
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import codes as icd
+from jaxcoder.records.findings import Findings
+from jaxcoder.records.runner import Runner
 from jaxcoder.records.schema import Code, Contact, Evidence, Note
-from jaxcoder.records.sources import fingerprint
+from jaxcoder.records.sources import Part, Source, fingerprint
 
 _FOLDERS = {"train": "train", "validation": "dev", "test": "test", "background": "background"}
 _TEXTS = {"es": "text_files", "en": "text_files_en"}
@@ -46,15 +49,12 @@ class CodiEspOptions:
             raise ValueError(f"codes = {self.codes!r}: expected D (diagnoses) or P (procedures)")
 
 
-class CodiEsp:
+class CodiEsp(Source):
     """Splits `train`, `validation` (folder dev); `test` and `background` (no codes) if present."""
-
-    descriptions: Mapping[str, str] = {}
 
     def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
         self._folder = source_dir
         self._options = settings.build(CodiEspOptions, options, "codiesp")
-        self._dropped: dict[str, collections.Counter[str]] = {}
         self.name = f"codiesp_{self._options.language}_{self._options.codes}"
         for needed in ("train", "dev"):
             if not (source_dir / needed / _TEXTS[self._options.language]).is_dir():
@@ -62,31 +62,28 @@ class CodiEsp:
                     f"{source_dir}: no folder {needed}/{_TEXTS[self._options.language]}; expected "
                     "the folder final_dataset_v4_to_publish of the CodiEsp archive"
                 )
-        self.splits = tuple(
+        self._splits = tuple(
             split for split, folder in _FOLDERS.items() if (source_dir / folder).is_dir()
         )
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """Source, options and the state of every file that is read."""
-        paths = [path for split in self.splits for path in self._texts(split)]
+        paths = [path for split in self._splits for path in self._texts(split)]
         paths += [
-            path for split in self.splits for path in (self._folder / _FOLDERS[split]).glob("*.tsv")
+            path for split in self._splits for path in (self._folder / _FOLDERS[split]).glob("*.tsv")
         ]
         options = dataclasses.asdict(self._options)
         return {"source": "codiesp", "options": options, "files": fingerprint(self._folder, paths)}
 
-    def dropped(self, split: str) -> Mapping[str, int]:
-        """Annotations that do not fit, by reason, once `contacts(split)` has run to its end."""
-        return self._dropped.get(split, {})
+    def parts(self, runner: Runner) -> tuple[Mapping[str, Sequence[Part]], Findings]:
+        """One part a split: its documents in the order of their names."""
+        del runner  # a few thousand files
+        parts = {split: [functools.partial(self._documents, split)] for split in self._splits}
+        return parts, Findings()
 
-    def contacts(self, split: str) -> Iterator[Contact]:
-        """Streams the documents of a split in the order of their names.
-
-        Raises:
-          UserError: a file that is missing or broken, with its row.
-        """
-        dropped = self._dropped[split] = collections.Counter()
+    def _documents(self, split: str, dropped: Findings) -> Iterator[Contact]:
+        """The documents of a split; annotations that do not fit are counted."""
         labelled = split != "background"
         paths = self._texts(split)
         known = {path.name.removesuffix(".txt") for path in paths}
@@ -114,7 +111,11 @@ class CodiEsp:
                 notes=(Note(text=text),),
                 codes=found,
                 evidence=self._evidence(
-                    text, mentions.get(document, ()), {code.code for code in found}, dropped
+                    document,
+                    text,
+                    mentions.get(document, ()),
+                    {code.code for code in found},
+                    dropped,
                 ),
             )
 
@@ -140,7 +141,7 @@ class CodiEsp:
             yield f"{path}, row {number}", row
 
     def _codes(
-        self, split: str, known: set[str], dropped: collections.Counter[str]
+        self, split: str, known: set[str], dropped: Findings
     ) -> dict[str, tuple[Code, ...]]:
         system = _SYSTEMS[self._options.codes]
         codes: dict[str, dict[str, Code]] = collections.defaultdict(dict)
@@ -152,7 +153,7 @@ class CodiEsp:
             try:
                 code = icd.normalise(written, system)
             except ValueError:
-                dropped[f"malformed {system} code {written}"] += 1
+                dropped.add(f"malformed {system} code {written}", document)
                 continue
             codes[document].setdefault(code, Code(code, system))
         return {document: tuple(found.values()) for document, found in codes.items()}
@@ -182,10 +183,11 @@ class CodiEsp:
 
     def _evidence(
         self,
+        document: str,
         text: str,
         mentions: Sequence[_Mention],
         codes: set[str],
-        dropped: collections.Counter[str],
+        dropped: Findings,
     ) -> tuple[Evidence, ...]:
         """Evidence rows of one document.
 
@@ -200,15 +202,17 @@ class CodiEsp:
             except ValueError:
                 code = written
             if code not in codes:
-                dropped["evidence: the document does not have the code"] += 1
+                dropped.add("evidence: the document does not have the code", document)
                 continue
             if " ".join(text[start:end] for start, end in pieces) != mention:
-                dropped["evidence: text at the offsets is not the mention's (kept)"] += 1
+                dropped.add(
+                    "evidence: text at the offsets is not the mention's (kept)", document
+                )
             for start, end in pieces:
                 if 0 <= start < end <= len(text):
                     rows.append(Evidence(code, 0, start, end, number))
                 elif start == end:
-                    dropped["evidence: empty piece"] += 1
+                    dropped.add("evidence: empty piece", document)
                 else:
-                    dropped["evidence: offsets outside the text"] += 1
+                    dropped.add("evidence: offsets outside the text", document)
         return tuple(rows)

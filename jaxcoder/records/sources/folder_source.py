@@ -1,20 +1,22 @@
 """A source that is a folder of tables, which SQL turns into the relations."""
 
 import abc
+import copy
 import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import duckdb
 
 from jaxcoder.records.sources import fingerprint
 from jaxcoder.records.sources.published import read_splits
-from jaxcoder.records.sources.relations import RelationalSource, size
+from jaxcoder.records.sources.engine import reading, size
+from jaxcoder.records.sources.relations import RelationalSource
 from jaxcoder.records.sources.table_files import TableFiles
-from jaxcoder.records.split import split_of
+from jaxcoder.records.split import parse_shares, split_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class FolderOptions:
 
 KINDS: dict[str, Callable[[str], Any]] = {
     "seed": int,
-    "shares": lambda text: tuple(float(share) for share in text.split(",")),
+    "shares": parse_shares,
 }
 """How the text of `--option key=value` is read."""
 
@@ -58,10 +60,13 @@ class FolderSource(RelationalSource):
     Attributes:
       columns: from each table to the columns that are read of it, and what they hold.
       files: from each relation to the table that messages name for it.
+      by_file: the relations whose SQL reads that table once, row by row, so that each of its files
+        can be read apart.
     """
 
     columns: Mapping[str, Mapping[str, str]]
     files: Mapping[str, str]
+    by_file: frozenset[str] = frozenset()
 
     def __init__(
         self, source: str, options: FolderOptions, tables: TableFiles, system: str = "icd10"
@@ -108,6 +113,17 @@ class FolderSource(RelationalSource):
         """By the sizes of the files."""
         return self._tables.size_of_rows()
 
+    def slices(self, relation: str) -> Sequence[RelationalSource]:
+        """By the files of its table."""
+        if relation not in self.by_file:
+            return [self]
+        found = []
+        for tables in self._tables.slices(self.files[relation]):
+            found.append(copy.copy(self))
+            found[-1]._tables = tables
+            found[-1].__dict__.pop("_queries", None)  # they name the files
+        return found
+
     def where(self, relation: str) -> str:
         """The main file of a relation."""
         if relation == "splits":
@@ -120,7 +136,7 @@ class FolderSource(RelationalSource):
         """The relations that the options ask for."""
         held = {}
         for relation, query in self._queries.items():
-            with self._reading(relation):
+            with reading(self.where(relation)):
                 held[relation] = connection.sql(query)
         if self._published is not None:
             held["splits"] = connection.from_arrow(self._published)
@@ -129,7 +145,7 @@ class FolderSource(RelationalSource):
     @functools.cached_property
     def _queries(self) -> dict[str, str]:
         def read(name: str) -> str:
-            with self._reading(name):
+            with reading(self._tables.where(name)):
                 return self._tables.typed(self._header_connection, name, self.columns[name])
 
         return self.queries(read)

@@ -122,6 +122,7 @@ class Omop(FolderSource):
         "medications": "drug_exposure",
         "labs": "measurement",
     }
+    by_file = frozenset({"codes", "notes", "medications", "labs"})
 
     def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
         chosen = settings.build(OmopOptions, parse_options(options, folder_source.KINDS), "omop")

@@ -2,175 +2,191 @@
 
 DuckDB spills a sort that does not fit, but slowly: 5.3 GB of notes under a limit of 0.5 GB were not
 sorted after 280 s. Here every file is read once, and each part of the contacts has its rows in
-Parquet files of its own, in the temporary folder.
+Parquet files of its own, in a work folder.
+
+The contacts of a split are ordered by their patient's place, which is a hash, and by their ids. A
+part is a range of places, so that the number of parts decides nothing.
 """
 
 import contextlib
-import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from etils import epath
 from pyarrow import parquet
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.findings import Findings, shown
+from jaxcoder.records.findings import shown
+from jaxcoder.records.schema import SPLITS
 from jaxcoder.records.sources import columns
 from jaxcoder.records.sources.columns import COLUMNS, literal, quoted, typed
 
-_EMPTY, _STRAY, LEFT_OUT = -1, -2, -3
+_EMPTY, _STRAY, _LEFT_OUT = -1, -2, -3
 """Parts of rows that no contact will have: without an id, of an unknown one, of one left out."""
 _ROWS, _ROWS_AT_A_TIME = 524_288, {"notes": 16_384}
 """Rows that are put into parts at a time: of a hundred bytes each, and of a few thousand."""
-MOST_PARTS = 96
+MOST_PARTS = 256
 """So many files may be open at a time."""
+_IDS = "ids.parquet"
 _ORDER = {
-    "notes": "time NULLS LAST",
-    "medications": "time NULLS LAST",
-    "labs": "time NULLS LAST",
-    "codes": "rank NULLS LAST",
-    "evidence": 'note, "start", "end"',
+    "notes": ", time NULLS LAST, slice, number",
+    "medications": ", time NULLS LAST, slice, number",
+    "labs": ", time NULLS LAST, slice, number",
+    "codes": ", rank NULLS LAST, slice, number",
+    "evidence": ', note, "start", "end", slice, number',
 }
 
-
-class Staging:
-    """The rows of relations, by part."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: pathlib.Path) -> None:
-        """Reads nothing.
-
-        Args:
-          connection: with the table `ids`: contact_id and part, `LEFT_OUT` or from 0.
-          folder: where the parts go.
-        """
-        self._connection, self._folder = connection, folder
-
-    def put(
-        self,
-        relation: str,
-        rows: duckdb.DuckDBPyRelation,
-        names: Mapping[str, str],
-        where: Callable[[str], str],
-        dropped: Findings,
-    ) -> None:
-        """Reads a relation.
-
-        Args:
-          relation: its name.
-          rows: as the source has them, in their order.
-          names: from the columns of the relation to those of the rows.
-          where: gives the file of a relation, for messages.
-          dropped: where the rows are counted that no contact will have.
-
-        Raises:
-          UserError: there are contacts and rows, and no row is of a contact.
-        """
-        kinds = COLUMNS[relation]
-        reads = [
-            f"{typed(kind, names[name]) if name in names else 'NULL'} AS {quoted(name)}"
-            for name, kind in kinds.items()
-        ]
-        # One bit a column whose value is there but cannot be read as its kind.
-        bits = [
-            f"CASE WHEN {columns.failed(kinds[name], names[name])} THEN {1 << place} ELSE 0 END"
-            for place, name in enumerate(failable(relation, names))
-        ]
-        empty = " OR ".join(f"read.{quoted(name)} IS NULL" for name in columns.required(relation))
-        kept = [
-            quoted(name)
-            if name == "contact_id"
-            else f"CASE WHEN part >= 0 THEN {quoted(name)} END AS {quoted(name)}"
-            for name in kinds
-        ]
-        rows.create_view("raw", replace=True)
-        self._connection.execute("SET threads = 1")  # several give a stream in any order
-        found = self._connection.sql(
-            f"""
-            SELECT {", ".join(kept)}, failed, part FROM (
-              SELECT read.*, CASE WHEN {empty} THEN {_EMPTY}
-                ELSE coalesce(ids.part, {_STRAY}) END AS part
-              FROM (SELECT {", ".join(reads)}, {" + ".join(bits) or "0"} AS failed FROM raw) AS read
-              LEFT JOIN ids ON ids.contact_id = read.contact_id
-            )"""
-        )
-        self._write(found.to_arrow_reader(_ROWS_AT_A_TIME.get(relation, _ROWS)), relation)
-        self._connection.execute("RESET threads")
-        self._count(relation, where, dropped)
-
-    def _write(self, batches: Iterable[pa.RecordBatch], relation: str) -> None:
-        """Puts rows into the files of their parts, numbered as they come.
-
-        DuckDB's own COPY with PARTITION_BY, like its row_number(), holds all rows first: of 120
-        million, 25 GB went to the disk.
-        """
-        number = 0
-        with contextlib.ExitStack() as files:
-            writers: dict[int, parquet.ParquetWriter] = {}
-            for batch in batches:
-                numbers = pa.array(np.arange(number, number + len(batch)))
-                number += len(batch)
-                parts = batch.column("part").to_numpy()
-                rows = pa.Table.from_batches([batch.drop_columns(["part"])])
-                rows = rows.append_column("number", numbers)
-                order = np.argsort(parts, kind="stable")
-                rows = rows.take(pa.array(order))
-                there, first = np.unique(parts[order], return_index=True)
-                ends = [*first[1:].tolist(), len(parts)]
-                for part, start, end in zip(there.tolist(), first.tolist(), ends, strict=True):
-                    if part not in writers:
-                        path = self._path(relation, part)
-                        path.parent.mkdir(exist_ok=True)
-                        writer = parquet.ParquetWriter(path, rows.schema)
-                        writers[part] = files.enter_context(writer)
-                    writers[part].write_table(rows.slice(start, end - start))
-
-    def _count(self, relation: str, where: Callable[[str], str], dropped: Findings) -> None:
-        found: dict[int, tuple[int, str | None]] = {
-            part: (count, example)
-            for part in (_EMPTY, _STRAY, LEFT_OUT)
-            if (query := self._files(relation, part))
-            for count, example in self._connection.execute(
-                f"SELECT count(*), min(contact_id) FROM {query}"
-            ).fetchall()
-        }
-        known = self._connection.execute("SELECT min(contact_id) FROM ids").fetchall()[0][0]
-        if _STRAY in found and known is not None:
-            paths = set((self._folder / relation).iterdir())
-            if not paths - {self._path(relation, _EMPTY), self._path(relation, _STRAY)}:
-                stray = found[_STRAY][1] or ""
-                raise unlike(where(relation), "contact_id", stray, where("contacts"), known)
-        missing = " or no ".join(columns.required(relation))
-        for part, reason in (
-            (_EMPTY, f"no {missing}"),
-            (_STRAY, "contact_id not in contacts"),
-            (LEFT_OUT, "of contacts that are left out"),
-        ):
-            count, example = found.get(part, (0, None))
-            dropped.add(f"{relation}: {reason}", example, count)
-
-    def part(self, relation: str, part: int) -> str | None:
-        """SQL of the rows of a part, ordered by contact and within it; None where it has none.
-
-        Its columns are those of the relation, and `failed`, with a bit for each of `failable`.
-        """
-        files = self._files(relation, part)
-        if files is None:
-            return None
-        names = ", ".join(quoted(name) for name in COLUMNS[relation])
-        order = f", {_ORDER[relation]}, number" if relation in _ORDER else ""
-        return f"SELECT {names}, failed FROM {files} ORDER BY contact_id{order}"
-
-    def _files(self, relation: str, part: int) -> str | None:
-        path = self._path(relation, part)
-        return f"read_parquet({literal(str(path))})" if path.exists() else None
-
-    def _path(self, relation: str, part: int) -> pathlib.Path:
-        return self._folder / relation / f"{part}.parquet"
+Counts = dict[str, tuple[int, str | None]]
+"""From what became of rows to their number and the least of their contact_id; JSON values."""
 
 
-def failable(relation: str, names: Mapping[str, str]) -> list[str]:
+def place(
+    connection: duckdb.DuckDBPyConnection, folder: epath.Path, most: int
+) -> dict[str, list[int]]:
+    """Gives every contact a part, and leaves that in the work folder.
+
+    Args:
+      connection: with the table `ids`: contact_id, patient_id and split, null where it has none.
+      folder: the work folder.
+      most: about how many parts there are in all; each split has its share.
+
+    Returns:
+      From each split that has contacts to its parts.
+    """
+    counts = dict(connection.execute("SELECT split, count(*) FROM ids GROUP BY split").fetchall())
+    total = sum(counts.get(split, 0) for split in SPLITS)
+    parts: dict[str, list[int]] = {}
+    for split in SPLITS:
+        if split in counts:
+            first = sum(map(len, parts.values()))
+            parts[split] = list(range(first, first + max(1, round(most * counts[split] / total))))
+    cases = " ".join(
+        f"WHEN '{split}' THEN {mine[0]} + (place >> 32) * {len(mine)} >> 32"
+        for split, mine in parts.items()
+    )
+    part = f"CASE split {cases} ELSE {_LEFT_OUT} END" if parts else f"{_LEFT_OUT}"
+    held = connection.sql(
+        f"""SELECT contact_id, place, CAST({part} AS INTEGER) AS part
+        FROM (SELECT *, md5_number_upper(patient_id) AS place FROM ids)"""
+    ).to_arrow_reader(_ROWS)
+    with (
+        (folder / _IDS).open("wb") as file,
+        parquet.ParquetWriter(file, held.schema) as writer,
+    ):
+        for batch in held:
+            writer.write_batch(batch)
+    return parts
+
+
+def stage(
+    connection: duckdb.DuckDBPyConnection,
+    folder: epath.Path,
+    relation: str,
+    number: int,
+    rows: duckdb.DuckDBPyRelation,
+    names: Mapping[str, str],
+) -> Counts:
+    """Puts the rows of a relation, or of a slice of it, into the files of their parts.
+
+    Args:
+      connection: that of the rows; with one thread, for several give a stream in any order.
+      folder: the work folder, with the contacts' parts.
+      relation: its name.
+      number: of the slice.
+      rows: as the source has them, in their order.
+      names: from the columns of the relation to those of the rows.
+
+    Returns:
+      How many rows no contact will have, and why; and how many some contact has (`kept`).
+    """
+    kinds = COLUMNS[relation]
+    reads = [
+        f"{typed(kind, names[name]) if name in names else 'NULL'} AS {quoted(name)}"
+        for name, kind in kinds.items()
+    ]
+    # One bit a column whose value is there but cannot be read as its kind.
+    bits = [
+        f"CASE WHEN {columns.failed(kinds[name], names[name])} THEN {1 << place} ELSE 0 END"
+        for place, name in enumerate(failable(relation, names))
+    ]
+    empty = " OR ".join(f"read.{quoted(name)} IS NULL" for name in columns.required(relation))
+    rows.create_view("raw", replace=True)
+    found = connection.sql(
+        f"""
+        SELECT read.*, ids.place, CASE WHEN {empty} THEN {_EMPTY}
+          ELSE coalesce(ids.part, {_STRAY}) END AS part
+        FROM (SELECT {", ".join(reads)}, {" + ".join(bits) or "0"} AS failed FROM raw) AS read
+        LEFT JOIN read_parquet({literal(str(folder / _IDS))}) AS ids
+          ON ids.contact_id = read.contact_id"""
+    )
+    batches = found.to_arrow_reader(_ROWS_AT_A_TIME.get(relation, _ROWS))
+    return _write(batches, folder / relation, number)
+
+
+def _write(batches: Iterable[pa.RecordBatch], folder: epath.Path, number: int) -> Counts:
+    """Puts rows into the files of their parts, numbered as they come.
+
+    DuckDB's own COPY with PARTITION_BY, like its row_number(), holds all rows first: of 120
+    million, 25 GB went to the disk.
+    """
+    names = {_EMPTY: "no id", _STRAY: "unknown", _LEFT_OUT: "left out"}
+    counts: dict[str, tuple[int, str | None]] = {}
+
+    def count(key: str, many: int, example: str | None) -> None:
+        before, least = counts.get(key, (0, None))
+        examples = [each for each in (least, example) if each is not None]
+        counts[key] = (before + many, min(examples, default=None))
+
+    rows_before = 0
+    with contextlib.ExitStack() as files:
+        writers: dict[int, parquet.ParquetWriter] = {}
+        for batch in batches:
+            parts = batch.column("part").to_numpy()
+            rows = pa.Table.from_batches([batch.drop_columns(["part"])])
+            numbers = pa.array(np.arange(rows_before, rows_before + len(rows)))
+            slices = pa.array(np.full(len(rows), number, np.int32))
+            rows = rows.append_column("number", numbers).append_column("slice", slices)
+            rows_before += len(rows)
+            order = np.argsort(parts, kind="stable")
+            rows = rows.take(pa.array(order))
+            there, first = np.unique(parts[order], return_index=True)
+            ends = [*first[1:].tolist(), len(parts)]
+            for part, start, end in zip(there.tolist(), first.tolist(), ends, strict=True):
+                mine = rows.slice(start, end - start)
+                if part < 0:
+                    count(names[part], len(mine), pc.min(mine.column("contact_id")).as_py())
+                    continue
+                count("kept", len(mine), None)
+                if part not in writers:
+                    path = folder / str(part) / f"{number:05d}.parquet"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    file = files.enter_context(path.open("wb"))
+                    writers[part] = files.enter_context(parquet.ParquetWriter(file, mine.schema))
+                writers[part].write_table(mine)
+    return counts
+
+
+def staged(folder: epath.Path, relation: str, part: int) -> str | None:
+    """SQL of the rows of a part, ordered by contact and within it; None where it has none.
+
+    Its columns are those of the relation, and `failed`, with a bit for each of `failable`.
+    """
+    path = folder / relation / str(part)
+    if not path.exists():
+        return None
+    files = ", ".join(literal(str(file)) for file in sorted(path.iterdir(), key=str))
+    names = ", ".join(quoted(name) for name in COLUMNS[relation])
+    order = f"place, contact_id{_ORDER.get(relation, '')}"
+    return f"SELECT {names}, failed FROM read_parquet([{files}]) ORDER BY {order}"
+
+
+def failable(relation: str, names: Iterable[str]) -> list[str]:
     """The columns of a relation with values that may not be of their kind, of those there are."""
+    names = set(names)
     return [
         name
         for name, kind in COLUMNS[relation].items()

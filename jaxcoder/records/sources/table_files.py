@@ -1,5 +1,7 @@
 """Tables of a folder, found by name: Parquet, CSV, or folders of Parquet parts."""
 
+import copy
+import math
 from collections.abc import Iterable, Mapping
 
 import duckdb
@@ -8,6 +10,7 @@ from etils import epath
 from jaxcoder.errors import UserError
 from jaxcoder.records.sources import columns, csv_files
 
+_MOST_SLICES = 64
 ENDINGS = (".parquet", *csv_files.ENDINGS)
 
 
@@ -66,6 +69,21 @@ class TableFiles:
     def paths(self) -> list[epath.Path]:
         """All files."""
         return [path for files in self.files.values() for path in files]
+
+    def slices(self, name: str) -> list["TableFiles"]:
+        """The same tables, each time with some files of one of them, which are all of it in order.
+
+        Args:
+          name: of that table.
+        """
+        files = self.files[name]
+        size = math.ceil(len(files) / _MOST_SLICES)
+        found = []
+        for start in range(0, len(files), size):
+            found.append(copy.copy(self))
+            found[-1].files = {**self.files, name: files[start : start + size]}
+            found[-1]._queries = {key: each for key, each in self._queries.items() if key != name}
+        return found
 
     def size_of_rows(self) -> int:
         """About how many bytes the rows take in memory, unpacked: rather too many than too few."""

@@ -1,9 +1,10 @@
 """A user's own extract: the five relations as Parquet or CSV files in one folder."""
 
+import copy
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -14,17 +15,14 @@ from jaxcoder.errors import UserError
 from jaxcoder.records import code_systems
 from jaxcoder.records.sources import fingerprint, parse_options
 from jaxcoder.records.sources.columns import COLUMNS
-from jaxcoder.records.sources.relations import RelationalSource, size
+from jaxcoder.records.sources.engine import reading, size
+from jaxcoder.records.sources.relations import RelationalSource
 from jaxcoder.records.sources.table_files import ENDINGS, TableFiles
-from jaxcoder.records.split import split_of
+from jaxcoder.records.split import parse_shares, split_of
 
 _RELATIONS = (*COLUMNS, "splits")
 _TABLE = re.compile(r"(parquet|pq|csv|tsv|xlsx?)(\.(gz|zstd?|bz2|xz|zip))?", re.IGNORECASE)
 """Endings of a table, such as a user may think is read."""
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    return tuple(float(share) for share in text.split(","))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Tables(RelationalSource):
     """
 
     def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
-        kinds: dict[str, Callable[[str], Any]] = {"seed": int, "shares": _shares}
+        kinds: dict[str, Callable[[str], Any]] = {"seed": int, "shares": parse_shares}
         self._options = settings.build(TablesOptions, parse_options(options, kinds), "tables")
         super().__init__(
             seed=self._options.seed,
@@ -87,6 +85,14 @@ class Tables(RelationalSource):
         """By the sizes of the files."""
         return self._files.size_of_rows()
 
+    def slices(self, relation: str) -> Sequence["Tables"]:
+        """By files."""
+        found = []
+        for files in self._files.slices(relation):
+            found.append(copy.copy(self))
+            found[-1]._files = files
+        return found
+
     def where(self, relation: str) -> str:
         """The file of a relation."""
         return self._files.where(relation)
@@ -97,7 +103,7 @@ class Tables(RelationalSource):
         """The files as they are."""
         held = {}
         for relation in self._files.files:
-            with self._reading(relation):
+            with reading(self.where(relation)):
                 held[relation] = connection.sql(self._files.query(relation))
         return held
 

@@ -1,23 +1,28 @@
 """The synthetic cohort as a source of contacts."""
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from jaxcoder import settings
+from jaxcoder.records.findings import Findings
+from jaxcoder.records.runner import Runner
 from jaxcoder.records.schema import SPLITS, Code, Condition, Contact
-from jaxcoder.records.sources import parse_options
+from jaxcoder.records.sources import Part, Source, parse_options
 from jaxcoder.records.sources.synthetic.catalogue import Catalogue
 from jaxcoder.records.sources.synthetic.dice import Dice
 from jaxcoder.records.sources.synthetic.patient import Courses, Visit
 from jaxcoder.records.sources.synthetic.results import Results, stamp
 from jaxcoder.records.sources.synthetic.wording import SYSTEM
 from jaxcoder.records.sources.synthetic.writer import Writer
-from jaxcoder.records.split import split_of
+from jaxcoder.records.split import parse_shares, split_of
 
+_PATIENTS = 5000
+"""Patients of a part: some 13,000 contacts."""
 _GENERATOR = 1
 """Rises when the same options and tables give other contacts than before."""
 
@@ -32,6 +37,7 @@ class SyntheticOptions:
         that parts of a cohort can be made apart: `first=0,patients=500` and
         `first=500,patients=500` are `patients=1000`.
       seed: another seed gives another cohort, and another split.
+      shares: of patients in train, validation and test.
       contacts_per_patient: their mean number, at least 1.
       note_words: mean number of words in all notes of a contact.
       distractors: mean number of mentions a contact of conditions that are negated, of the family,
@@ -44,6 +50,7 @@ class SyntheticOptions:
     patients: int = 3000
     first: int = 0
     seed: int = 0
+    shares: tuple[float, ...] = (0.8, 0.1, 0.1)
     contacts_per_patient: float = 2.7
     note_words: int = 170
     distractors: float = 2.5
@@ -62,17 +69,16 @@ class SyntheticOptions:
             value = getattr(self, key)
             if not low <= value <= high:
                 raise ValueError(f"{key} = {value!r}: expected a number from {low} to {high:,}")
+        split_of("", self.seed, self.shares)
         if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
             raise ValueError(f"name = {self.name!r}: expected letters, digits and _")
 
 
-class Synthetic:
+class Synthetic(Source):
     """A cohort whose truth is known: `Contact.conditions` has what is present and what was coded.
 
-    Each split is streamed in the order of contact ids; patients of other splits cost a hash.
+    Each split is streamed in the order of contact ids.
     """
-
-    splits = SPLITS
 
     def __init__(self, source_dir: epath.Path | None, options: Mapping[str, Any]) -> None:
         """Reads the tables.
@@ -84,11 +90,12 @@ class Synthetic:
         Raises:
           UserError: a mistake in an option or a table.
         """
-        kinds = {
+        kinds: dict[str, Callable[[str], Any]] = {
             field.name: field.type
             for field in dataclasses.fields(SyntheticOptions)
             if isinstance(field.type, type)
         }
+        kinds["shares"] = parse_shares
         self._options = settings.build(SyntheticOptions, parse_options(options, kinds), "synthetic")
         self.catalogue = Catalogue(source_dir)
         self.name = self._options.name
@@ -108,23 +115,33 @@ class Synthetic:
             "generator": _GENERATOR,
         }
 
-    @property
+    @functools.cached_property
     def descriptions(self) -> Mapping[str, str]:
         """The official descriptions of the codes in the tables."""
         return {
             code.code: code.title for entry in self.catalogue.conditions for code in entry.codes
         }
 
-    def dropped(self, split: str) -> Mapping[str, int]:
-        """Nothing is ever dropped."""
-        del split
-        return {}
+    def parts(self, runner: Runner) -> tuple[Mapping[str, Sequence[Part]], Findings]:
+        """Ranges of patients, in the order of their numbers."""
+        del runner
+        first, count = self._options.first, self._options.patients
+        ranges = [
+            range(start, min(start + _PATIENTS, first + count))
+            for start in range(first, first + count, _PATIENTS)
+        ]
+        parts = {
+            split: [functools.partial(self._range, split, numbers) for numbers in ranges]
+            for split in SPLITS
+        }
+        return parts, Findings()
 
-    def contacts(self, split: str) -> Iterator[Contact]:
-        """Streams the contacts of a split, in constant memory."""
-        seed, first = self._options.seed, self._options.first
-        for number in range(first, first + self._options.patients):
-            if split_of(patient_id(number), seed) == split:
+    def _range(self, split: str, numbers: range, dropped: Findings) -> Iterator[Contact]:
+        """The contacts of the patients of a split among these; patients of others cost a hash."""
+        del dropped  # nothing ever is
+        options = self._options
+        for number in numbers:
+            if split_of(patient_id(number), options.seed, options.shares) == split:
                 yield from self.patient(number)
 
     def patient(self, number: int) -> Iterator[Contact]:

@@ -1,0 +1,166 @@
+"""Where the parts of a data set are made: in this process, in several, or by Apache Beam.
+
+A task is a part, and its result is JSON values; neither depends on where it runs, so that every
+runner makes the same records in the same order.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+import tqdm
+from etils import epath
+
+from jaxcoder.errors import UserError
+
+T = TypeVar("T")
+Task = Callable[[T], Any]
+"""From a part to JSON values; picklable, as its argument is."""
+
+
+class Runner(Protocol):
+    """Runs the same function over many parts.
+
+    Attributes:
+      processes: how many tasks may share the memory of this machine.
+      shared: a folder that every process of it sees; None where the temporary folder will do.
+    """
+
+    processes: int
+    shared: epath.Path | None
+
+    def map(self, task: Task[T], parts: Sequence[T], apart: bool) -> list[Any]:
+        """The results, in the order of the parts.
+
+        Args:
+          task: what is done with each part.
+          parts: the parts.
+          apart: whether they are large enough for processes of their own.
+
+        Raises:
+          UserError: whatever a task raises.
+        """
+
+
+class Local:
+    """This machine."""
+
+    shared = None
+
+    def __init__(self, processes: int = 1) -> None:
+        """Uses so many processes; 0 stands for all cores."""
+        self.processes = processes or len(os.sched_getaffinity(0))
+
+    def map(self, task: Task[T], parts: Sequence[T], apart: bool) -> list[Any]:
+        """As `Runner.map`; each process imports anew, which takes it some seconds."""
+        if self.processes == 1 or not apart:
+            return [task(part) for part in parts]
+        # Not forked: a fork of a process with threads (DuckDB, JAX) may stand still.
+        context = multiprocessing.get_context("spawn")
+        others = set(multiprocessing.active_children())
+        processes = min(self.processes, len(parts))
+        try:
+            with ProcessPoolExecutor(processes, context, _alone) as pool:
+                try:
+                    return list(_shown(pool.map(task, parts), len(parts)))
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    for child in set(multiprocessing.active_children()) - others:
+                        child.terminate()
+                    raise
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that made a part was killed, by the system if memory ran out; expected "
+                f"room for {self.processes}; give fewer --jobs, or a smaller memory_limit"
+            ) from None
+
+
+class Beam:
+    """Apache Beam: as many machines as its runner has."""
+
+    processes = 1
+
+    def __init__(self, shared: epath.PathLike, options: Sequence[str]) -> None:
+        """Remembers where to run; runs nothing.
+
+        Args:
+          shared: a folder that every worker can read and write; parts and results go there.
+          options: Beam's own, such as `--runner=DataflowRunner`, `--project=…`.
+
+        Raises:
+          UserError: Beam is not installed.
+        """
+        self.shared = epath.Path(shared)
+        self._options = list(options)
+        try:
+            import apache_beam  # noqa: F401 - an extra
+        except ImportError:
+            raise UserError(
+                "--runner: Apache Beam is not installed; `pip install 'jaxcoder[beam]'`"
+            ) from None
+
+    def map(self, task: Task[T], parts: Sequence[T], apart: bool) -> list[Any]:
+        """As `Runner.map`; results come back as files, for a runner hands none to its launcher."""
+        del apart
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        self.shared.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.shared, prefix="results-") as folder:
+            options = PipelineOptions(self._options, save_main_session=False)
+            with beam.Pipeline(options=options) as pipeline:
+                _ = (
+                    pipeline
+                    | "parts" >> beam.Create(list(enumerate(parts)))
+                    | "spread" >> beam.Reshuffle()
+                    | "make" >> beam.Map(_keep, task, folder)
+                )
+            found = [_kept(epath.Path(folder), number) for number in range(len(parts))]
+        return found
+
+
+def _keep(numbered: tuple[int, T], task: Task[T], folder: str) -> None:
+    """Leaves the result of a part in a file; a user's mistake, too, without Beam's trace."""
+    number, part = numbered
+    try:
+        content = {"result": task(part)}
+    except UserError as error:
+        content = {"error": str(error)}
+    path = epath.Path(folder) / f"{number}.json"
+    # A worker may be given the same part again; the last one to end renames over the others.
+    own = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+    own.write_text(json.dumps(content))
+    own.replace(path)
+
+
+def _kept(folder: epath.Path, number: int) -> Any:
+    content = json.loads((folder / f"{number}.json").read_text())
+    if "error" in content:
+        raise UserError(content["error"])
+    return content["result"]
+
+
+def _alone() -> None:
+    """Prepares a process of a pool: one core, and no longer alive than the one that began it."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    pa.set_cpu_count(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _shown(results: Iterator[Any], count: int) -> Iterator[Any]:
+    return iter(tqdm.tqdm(results, total=count, unit=" parts", disable=not sys.stderr.isatty()))
