@@ -5,17 +5,32 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+NOT_SHOWN = "(not shown)"
+# What may be shown of a code. Where columns have shifted, anything stands in its place: a name, a
+# personal number.
+_CODE_LIKE = re.compile(r"[A-Za-z]{1,2}[0-9][A-Za-z0-9.]{0,6}|[0-9]{1,3}\.?[0-9]{0,2}")
+_COUNTED, _REPORTED = 100_000, 1_000
+"""Distinct failed codes that are counted each by itself, and that a report has: where ids stand in
+place of codes, there are as many as rows."""
+
 
 class Findings(collections.Counter[str]):
     """From a reason to its number of rows.
 
     Attributes:
       examples: from a reason to the contact_id of the first row found, as `shown` shows it.
+      failed_codes: from a system and a code of it that could not be normalised, `icd10 K`, to its
+        number of rows.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.examples: dict[str, str] = {}
+        self.failed_codes: collections.Counter[str] = collections.Counter()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A Counter's own would lose the attributes.
+        return type(self), (), vars(self), None, iter(self.items())
 
     def add(self, reason: str, contact_id: str | None, count: int = 1) -> None:
         """Counts rows; nothing where there are none.
@@ -30,6 +45,23 @@ class Findings(collections.Counter[str]):
             if contact_id is not None:
                 self.examples.setdefault(reason, shown(contact_id))
 
+    def add_failed_code(self, system: str, written: str, contact_id: str) -> None:
+        """Counts a code that cannot be normalised, and shows what looks like one alone."""
+        self.add(f"codes: malformed {system} code", contact_id)
+        self._add_failed(f"{system} {written if _CODE_LIKE.fullmatch(written) else NOT_SHOWN}", 1)
+
+    def _add_failed(self, code: str, count: int) -> None:
+        if code not in self.failed_codes and len(self.failed_codes) >= _COUNTED:
+            code = f"{code.partition(' ')[0]} {NOT_SHOWN}"
+        self.failed_codes[code] += count
+
+    def merge(self, other: "Findings") -> None:
+        """Adds the counts of another part of the data, which comes after this one."""
+        self.update(other)
+        self.examples = other.examples | self.examples
+        for code, count in other.failed_codes.items():
+            self._add_failed(code, count)
+
     def lines(self) -> list[str]:
         """A line a reason, the most frequent first."""
         return [line(count, reason, self.examples) for reason, count in self.most_common()]
@@ -43,12 +75,21 @@ def line(count: int, reason: str, examples: Mapping[str, str]) -> str:
 
 def shown(identifier: str) -> str:
     """An id as messages show it; what stands in shifted columns may be text, and is not shown."""
-    return repr(identifier) if re.fullmatch(r"\S{1,64}", identifier) else "(not shown)"
+    return repr(identifier) if re.fullmatch(r"\S{1,64}", identifier) else NOT_SHOWN
 
 
-def as_json(dropped: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """The key `dropped` of a report, and `examples` where the source has any."""
-    content: dict[str, dict[str, Any]] = {"dropped": dict(sorted(dropped.items()))}
-    if isinstance(dropped, Findings) and dropped.examples:
-        content["examples"] = dict(sorted(dropped.examples.items()))
+def as_json(dropped: Mapping[str, int]) -> dict[str, Any]:
+    """The keys of a report: `dropped`, and where the source has any `examples` and `failed_codes`.
+
+    `failed_codes` are the 1,000 most frequent, most frequent first; `failed_codes_beyond` is how
+    many others there are.
+    """
+    content: dict[str, Any] = {"dropped": dict(sorted(dropped.items()))}
+    if isinstance(dropped, Findings):
+        if dropped.examples:
+            content["examples"] = dict(sorted(dropped.examples.items()))
+        if dropped.failed_codes:
+            failed = sorted(dropped.failed_codes.items(), key=lambda item: (-item[1], item[0]))
+            content["failed_codes"] = dict(failed[:_REPORTED])
+            content["failed_codes_beyond"] = max(0, len(failed) - _REPORTED)
     return content

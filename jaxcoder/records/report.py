@@ -1,6 +1,7 @@
 """What is in a split of contact records: counted while it is written."""
 
 import collections
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from jaxcoder.records.schema import Contact
 
 _REASONS = 12
 """Lines of dropped rows that are printed for a split."""
+_FAILED_CODES = 5
+"""Codes that are printed of those that failed."""
 _OPTIONAL = {
     "notes": "notes",
     "medications": "medications",
@@ -38,9 +41,10 @@ class SplitReport:
         """Counts a contact."""
         totals = self._totals
         totals["contacts"] += 1
-        self._patients.add(
-            hash(contact.patient_id)
-        )  # 64 bits instead of the id: 1.8 million patients fit.
+        # 64 bits instead of the id: 1.8 million patients fit. Python's hash() is another one in
+        # every process.
+        patient = hashlib.blake2b(contact.patient_id.encode(), digest_size=8)
+        self._patients.add(int.from_bytes(patient.digest()))
         self.codes.update({code.code for code in contact.codes})
         totals["codes"] += len(contact.codes)
         totals["notes"] += len(contact.notes)
@@ -51,13 +55,23 @@ class SplitReport:
         totals["contacts_without_notes"] += not any(note.text.strip() for note in contact.notes)
         totals["contacts_without_codes"] += not contact.codes
         if contact.conditions:
-            if self._ceiling is None:
-                from jaxcoder.records.sources.synthetic.ceiling import (
-                    Ceiling,
-                )  # only cohorts with a known truth
+            self._known_truth().add(contact)
 
-                self._ceiling = Ceiling()
-            self._ceiling.add(contact)
+    def merge(self, other: "SplitReport") -> None:
+        """Adds the counts of another part of the split; a patient in both counts once."""
+        self._totals.update(other._totals)
+        self._patients |= other._patients
+        self.codes.update(other.codes)
+        if other._ceiling is not None:
+            self._known_truth().merge(other._ceiling)
+
+    def _known_truth(self) -> Any:
+        if self._ceiling is None:
+            # Only cohorts with a known truth need it.
+            from jaxcoder.records.sources.synthetic.ceiling import Ceiling
+
+            self._ceiling = Ceiling()
+        return self._ceiling
 
     def overlap(self, other: "SplitReport") -> int:
         """Number of patients in both splits."""
@@ -67,13 +81,14 @@ class SplitReport:
         """The split's part of `records_report.json`.
 
         Args:
-          dropped: from a reason to the number of rows left out or emptied for it.
+          dropped: from a reason to the number of rows left out, emptied or kept in doubt for it.
           train: the training split, when this is another one.
 
         Returns:
-          Counts; means a contact or a note; `unseen_in_train_share`, the share in [0, 1] of this
-          split's code occurrences whose code no training contact has; `ceiling_micro_f1` for a
-          cohort whose truth is known.
+          Counts; means a contact or a note; `without_notes_share`, the share in [0, 1] of contacts
+          that have no note with text; `unseen_in_train_share`, that of this split's code
+          occurrences whose code no training contact has; `ceiling_micro_f1` for a cohort whose
+          truth is known.
         """
         totals = self._totals
         occurrences = self.codes.total()
@@ -89,6 +104,9 @@ class SplitReport:
             "labs": totals["labs"],
             "mentions": totals["mentions"],
             "contacts_without_notes": totals["contacts_without_notes"],
+            "without_notes_share": round(
+                totals["contacts_without_notes"] / max(1, totals["contacts"]), 4
+            ),
             "contacts_without_codes": totals["contacts_without_codes"],
             **as_json(dropped),
         }
@@ -109,6 +127,7 @@ def table(report: Mapping[str, Any]) -> str:
         "distinct_codes",
         "notes",
         "words_per_note",
+        "without_notes_share",
         "medications",
         "labs",
         "ceiling_micro_f1",
@@ -152,6 +171,11 @@ def table(report: Mapping[str, Any]) -> str:
             lines.append(f"{name}{line(dropped[reason], reason, examples)}")
         if len(dropped) > _REASONS:
             lines.append(f"{name}{len(dropped) - _REASONS:,} more reasons in the report's file")
+        if failed := part.get("failed_codes"):
+            most = [f"{code} ({count:,})" for code, count in failed.items()][:_FAILED_CODES]
+            others = len(failed) + part["failed_codes_beyond"] - len(most)
+            more = f", and {others:,} others in the report's file" if others else ""
+            lines.append(f"{name}failed codes: {', '.join(most)}{more}")
     if report.get("patients_in_several_splits"):
         lines.append(
             f"{report['patients_in_several_splits']:,} patients stand in more than one split"

@@ -1,22 +1,21 @@
 """One contact from its rows: what the five relations hold about it, typed, checked and counted."""
 
+import datetime
 import difflib
 import functools
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxcoder.records import code_systems
-from jaxcoder.records.findings import Findings
+from jaxcoder.records.findings import NOT_SHOWN, Findings
 from jaxcoder.records.schema import ROLES, SEXES, Code, Contact, Evidence, Lab, Medication, Note
 
 Row = tuple[Any, ...]
 """The columns of a relation, in the order of `columns.COLUMNS`; None is null."""
 
-# What findings may show. Where columns have shifted, anything stands in their place: a name, a
-# personal number.
-_CODE_LIKE = re.compile(r"[A-Za-z]{1,2}[0-9][A-Za-z0-9.]{0,6}|[0-9]{1,3}\.?[0-9]{0,2}")
+_SLACK = datetime.timedelta(days=1)
+"""So much may a note or a result lie outside its contact: the ward before, the letter after."""
 
 
 class Groups:
@@ -44,7 +43,8 @@ def nest(
       row: its row of `contacts`.
       children: its rows of the other relations, in their order.
       system: code system of codes that name none.
-      dropped: counts, by reason, the rows that are left out and the values that are emptied.
+      dropped: counts, by reason, the rows that are left out, the values that are emptied, and
+        what is kept but hardly right: repeated rows, times out of order, characters that were lost.
 
     Returns:
       The contact.
@@ -58,10 +58,20 @@ def nest(
     sex = (sex or "").strip().upper()
     if sex not in SEXES:
         dropped.add("contacts.sex: not F, M or U (set to U)", contact_id)
+    for relation in ("notes", "medications", "labs"):
+        rows = children.get(relation, ())
+        if repeated := len(rows) - len(set(rows)):
+            # Kept: two results may be equal, and evidence counts the notes.
+            dropped.add(f"{relation}: row repeated in its contact (kept)", contact_id, repeated)
+    _check_times(contact_id, start, end, children, dropped)
     notes = tuple(
         Note(text or "", kind or "", time or "")
         for _, time, kind, text in children.get("notes", ())
     )
+    for note in notes:
+        if "\ufffd" in note.text:
+            reason = "notes.text: has U+FFFD, where an earlier conversion lost characters (kept)"
+            dropped.add(reason, contact_id)
     medications = tuple(
         Medication(code or "", name or "", dose or "", route or "", time or "")
         for _, time, code, name, dose, route in children.get("medications", ())
@@ -96,13 +106,60 @@ def nest(
     )
 
 
+def _check_times(
+    contact_id: str,
+    start: str | None,
+    end: str | None,
+    children: Mapping[str, Sequence[Row]],
+    dropped: Findings,
+) -> None:
+    """Counts notes and results of another time than their contact's: another contact's, perhaps.
+
+    Medications are not looked at: what a patient brings along began long before.
+    """
+    if start and end and end < start:
+        return
+    earliest, latest = _moved(start, -_SLACK), _moved(end, _SLACK)
+    for relation in ("notes", "labs"):
+        rows = children.get(relation, ())
+        early = late = 0
+        # Rows stand in time order, null last: those outside are the first and the last of them.
+        for row in rows if earliest else ():
+            if not row[1] or row[1] >= earliest:
+                break
+            early += 1
+        for row in reversed(rows) if latest else ():
+            if row[1] and row[1] <= latest:
+                break
+            late += row[1] is not None
+        if early:
+            reason = f"{relation}.time: more than a day before the contact's start (kept)"
+            dropped.add(reason, contact_id, early)
+        if late:
+            reason = f"{relation}.time: more than a day after the contact's end (kept)"
+            dropped.add(reason, contact_id, late)
+
+
+def _moved(time: str | None, by: datetime.timedelta) -> str:
+    """A time as ISO 8601, moved; empty where there is none, or none that Python has."""
+    try:
+        return (datetime.datetime.fromisoformat(time) + by).isoformat() if time else ""
+    except (ValueError, OverflowError):  # DuckDB has years before 1 and beyond 9999
+        return ""
+
+
 def _codes(rows: Sequence[Row], default: str, dropped: Findings) -> tuple[Code, ...]:
     codes: dict[str, Code] = {}
     for contact_id, written, system, role, rank in rows:
         try:
-            code, system = _normalised(written, system or default)
+            system = _canonical(system or default)
         except ValueError as error:
             dropped.add(f"codes: {error}", contact_id)
+            continue
+        try:
+            code = _normalised(written, system)
+        except ValueError:
+            dropped.add_failed_code(system, written, contact_id)
             continue
         role = (role or "unknown").strip().lower()
         if role not in ROLES:
@@ -145,22 +202,20 @@ def _flag(flag: str, contact_id: str, dropped: Findings) -> str:
     return ""
 
 
-@functools.lru_cache(maxsize=100_000)
-def _normalised(written: str, system: str) -> tuple[str, str]:
-    """The normalised code and system; the ValueError shows what looks like them, nothing else."""
+_normalised = functools.lru_cache(maxsize=100_000)(code_systems.normalise)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _canonical(system: str) -> str:
+    """The system's name; the ValueError shows what looks like one, nothing else."""
     try:
-        system = code_systems.canonical_system(system)
+        return code_systems.canonical_system(system)
     except ValueError:
         near = difflib.get_close_matches(system.lower(), code_systems.SYSTEMS, n=1)
-        shown = repr(system) if near else "(not shown)"
+        shown = repr(system) if near else NOT_SHOWN
         raise ValueError(
             f"unknown system {shown}; expected {', '.join(code_systems.SYSTEMS)}"
         ) from None
-    try:
-        return code_systems.normalise(written, system), system
-    except ValueError:
-        shown = written if _CODE_LIKE.fullmatch(written) else "(not shown)"
-        raise ValueError(f"malformed {system} code {shown}") from None
 
 
 def _match(written: str, systems: Mapping[str, str]) -> str | None:
@@ -169,7 +224,7 @@ def _match(written: str, systems: Mapping[str, str]) -> str | None:
         return written
     for system in dict.fromkeys(systems.values()):
         try:
-            code = _normalised(written, system)[0]
+            code = _normalised(written, system)
         except ValueError:
             continue
         if code in systems:

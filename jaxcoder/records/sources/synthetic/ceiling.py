@@ -1,6 +1,7 @@
 """The best micro-F1 that any coder can reach when codes are left out by chance."""
 
 import collections
+import math
 
 from jaxcoder.records.schema import Contact
 
@@ -34,6 +35,10 @@ class Ceiling:
         """Adds a contact's conditions."""
         self._pairs.update(condition.probability for condition in contact.conditions)
 
+    def merge(self, other: "Ceiling") -> None:
+        """Adds the contacts of another."""
+        self._pairs.update(other._pairs)
+
     def micro_f1(self) -> float:
         """The ceiling, in [0, 1]; 0 before the first condition."""
         return self._best()[0]
@@ -48,7 +53,8 @@ class Ceiling:
         return self._best()[1] / total if total else 0.0
 
     def _best(self) -> tuple[float, int]:
-        gold = sum(probability * count for probability, count in self._pairs.items())
+        # Exact, and so the same in whichever order contacts came.
+        gold = math.fsum(probability * count for probability, count in self._pairs.items())
         best, best_predicted, predicted, right = 0.0, 0, 0, 0.0
         for probability, count in sorted(self._pairs.items(), reverse=True):
             predicted += count
