@@ -30,3 +30,16 @@ def lock(folder: epath.PathLike) -> IO[bytes] | None:
         file.close()
         raise
     return file
+
+
+def locked_folder(folder: epath.Path) -> IO[bytes] | None:
+    """Makes a folder that is locked from the moment at which others can see it.
+
+    Returns:
+      As `lock`.
+    """
+    hidden = folder.with_name(f".{folder.name}")
+    hidden.mkdir(parents=True)
+    held = lock(hidden)
+    hidden.rename(folder)
+    return held

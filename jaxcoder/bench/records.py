@@ -9,7 +9,7 @@ import dataclasses
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def nested_decode(record: dict[str, Any]) -> Contact:
 
 def measure(
     contacts: Sequence[Contact],
-    features: tfds.features.FeaturesDict,
+    features: Callable[[], tfds.features.FeaturesDict],
     encode: Callable[[Contact], dict[str, Any]],
     decode: Callable[[dict[str, Any]], Contact],
 ) -> tuple[float, float, float]:
@@ -100,13 +100,13 @@ def measure(
       neighbours), bytes a contact on disk.
     """
 
-    def rows() -> Iterator[dict[str, Any]]:
-        return map(encode, contacts)
+    def rows() -> Generator[dict[str, Any], None, None]:
+        yield from map(encode, contacts)
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
         path = f"{folder}/bench/layout/1.0.0"
-        store.write(path, features, {"train": rows}, lambda _: {}, _REPORT)
+        store.write(path, features, {"train": [rows]}, lambda *_: {}, _REPORT)
         written = time.process_time() - started
         data = store.Store(path, _REPORT, lambda _: "run again")
         records = data.split("train", decode)
@@ -127,8 +127,8 @@ def main(argv: Sequence[str]) -> None:
     contacts = [contact(number) for number in range(arguments.contacts)]
     print(f"{'layout':<8}{'written/s':>12}{'read/s':>12}{'bytes':>10}")
     for name, layout in {
-        "nested": (nested_features(), nested_encode, nested_decode),
-        "rows": (builder.features(), builder.encode, builder.decode),
+        "nested": (nested_features, nested_encode, nested_decode),
+        "rows": (builder.features, builder.encode, builder.decode),
     }.items():
         written, read, size = measure(contacts, *layout)
         print(f"{name:<8}{written:>12,.0f}{read:>12,.0f}{size:>10,.0f}")

@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--tables {arguments.tables}: is there already; expected a new folder")
     source = sources.open_source(arguments.source, arguments.source_dir, options)
     if arguments.check or arguments.tables:
-        reports = {split: SplitReport() for split in builder.splits(source)}
+        reports = {split: SplitReport() for split in source.splits}
         contacts = (
             (split, contact)
             for split, report in reports.items()
@@ -101,7 +101,9 @@ def main(argv: Sequence[str]) -> None:
             write_tables(bar, arguments.tables)
         else:
             collections.deque(bar, maxlen=0)
-        summary = builder.summarise(source, reports)
+        summary = builder.summarise(
+            reports, {split: source.dropped(split) for split in ("", *reports)}
+        )
         print(table(summary))
         if arguments.strict:
             builder.check_nothing_dropped(summary)

@@ -22,7 +22,7 @@ import json
 import shlex
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,14 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import store
-from jaxcoder.records.findings import as_json, line
+from jaxcoder.records.findings import Findings, as_json, line
 from jaxcoder.records.report import SplitReport
+from jaxcoder.records.runner import Local, Runner
 from jaxcoder.records.schema import ROWS, Contact
-from jaxcoder.records.sources import Source, open_source
-from jaxcoder.records.sources.relations import RelationalSource
+from jaxcoder.records.sources import Part, Source, open_source
 
 REPORT = "records_report.json"
-_DATA_SET, _VERSION = "contact_records", "1.2.0"
+_DATA_SET, _VERSION = "contact_records", "1.3.0"
 
 _COLUMNS = {
     key: tuple(field.name for field in dataclasses.fields(row)) for key, row in ROWS.items()
@@ -154,6 +154,7 @@ def build(
     say: Callable[[str], None] = print,
     source_dir: str | None = "",
     strict: bool = False,
+    runner: Runner | None = None,
 ) -> ContactData:
     """Builds the contact records of a source, or reuses them where the same source has been built.
 
@@ -164,6 +165,7 @@ def build(
       say: takes one line for the user.
       source_dir: where the source was opened, for messages; empty where it reads no files.
       strict: whether anything that is left out or emptied is an error, and nothing written.
+      runner: where the parts are made; None for this process. It decides nothing of the records.
 
     Returns:
       The data set.
@@ -177,22 +179,35 @@ def build(
         check_same(source, data)
         say(f"Reusing contact records {path}")
         return data
-    reports = {split: SplitReport() for split in splits(source)}
+    parts, left_out = source.parts(runner or Local())
 
-    def rows(split: str) -> Iterator[dict[str, Any]]:
-        return map(encode, reports[split].watch(source.contacts(split)))
-
-    def report(folder: epath.Path) -> dict[str, Any]:
+    def report(folder: epath.Path, returned: dict[str, list[Any]]) -> dict[str, Any]:
         del folder  # nothing beside the records
+        reports, found = {}, {"": left_out}
+        for split, states in returned.items():
+            reports[split], found[split] = SplitReport(), Findings()
+            for state in states:
+                reports[split].merge(SplitReport.from_state(state["report"]))
+                found[split].merge(Findings.from_state(state["findings"]))
         content = {"name": source.name, "identity": _identity(source), "source_dir": source_dir}
-        content |= summarise(source, reports)
+        content |= summarise(reports, found)
         if strict:
             check_nothing_dropped(content)
         return content | {"descriptions": dict(source.descriptions)}
 
-    streams = {split: functools.partial(rows, split) for split in reports}
-    store.write(path, features(), streams, report, REPORT)
+    streams = {
+        split: [functools.partial(_records, part) for part in parts[split]] for split in parts
+    }
+    store.write(path, features, streams, report, REPORT, runner)
     return ContactData(path)
+
+
+def _records(part: Part) -> Generator[dict[str, Any], None, dict[str, Any]]:
+    """The records of a part; returns the states of its report and its findings."""
+    report, found = SplitReport(), Findings()
+    for contact in report.watch(part(found)):
+        yield encode(contact)
+    return {"report": report.state(), "findings": found.state()}
 
 
 def check_same(source: Source, data: ContactData) -> None:
@@ -252,26 +267,17 @@ def _identity(source: Source) -> dict[str, Any]:
     return {**identity, "version": _VERSION}
 
 
-def splits(source: Source) -> list[str]:
-    """Names of the splits that have contacts.
+def summarise(reports: Mapping[str, SplitReport], found: Mapping[str, Findings]) -> dict[str, Any]:
+    """The countable part of `records_report.json`.
 
-    Raises:
-      UserError: none has.
+    Args:
+      reports: of every split, after its end; one without contacts is left out.
+      found: the findings of every split, and under `""` those of none.
     """
-    if isinstance(source, RelationalSource):  # It knows; and looking at one contact sorts them all.
-        names = list(source.splits)
-    else:
-        names = [name for name in source.splits if next(source.contacts(name), None) is not None]
-    if not names:
-        raise UserError(f"source {source.name}: no contacts in any split; expected some")
-    return names
-
-
-def summarise(source: Source, reports: dict[str, SplitReport]) -> dict[str, Any]:
-    """The countable part of `records_report.json`, after every split has run to its end."""
+    reports = {split: report for split, report in reports.items() if report.contacts}
     train = reports.get("train")
     summaries = {
-        split: report.summary(source.dropped(split), None if split == "train" else train)
+        split: report.summary(found[split], None if split == "train" else train)
         for split, report in reports.items()
     }
     several = sum(
@@ -279,7 +285,7 @@ def summarise(source: Source, reports: dict[str, SplitReport]) -> dict[str, Any]
     )
     return {
         "splits": summaries,
-        **as_json(source.dropped("")),
+        **as_json(found[""]),
         "patients_in_several_splits": several,
     }
 

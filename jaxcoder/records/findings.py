@@ -28,10 +28,6 @@ class Findings(collections.Counter[str]):
         self.examples: dict[str, str] = {}
         self.failed_codes: collections.Counter[str] = collections.Counter()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A Counter's own would lose the attributes.
-        return type(self), (), vars(self), None, iter(self.items())
-
     def add(self, reason: str, contact_id: str | None, count: int = 1) -> None:
         """Counts rows; nothing where there are none.
 
@@ -61,6 +57,19 @@ class Findings(collections.Counter[str]):
         self.examples = other.examples | self.examples
         for code, count in other.failed_codes.items():
             self._add_failed(code, count)
+
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {"rows": dict(self), "examples": self.examples, "failed": dict(self.failed_codes)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Findings":
+        """The inverse of `state`."""
+        findings = cls()
+        findings.update(state["rows"])
+        findings.examples.update(state["examples"])
+        findings.failed_codes.update(state["failed"])
+        return findings
 
     def lines(self) -> list[str]:
         """A line a reason, the most frequent first."""

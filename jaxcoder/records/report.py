@@ -65,6 +65,23 @@ class SplitReport:
         if other._ceiling is not None:
             self._known_truth().merge(other._ceiling)
 
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        state = {"totals": dict(self._totals), "patients": sorted(self._patients)}
+        ceiling = None if self._ceiling is None else self._ceiling.state()
+        return {**state, "codes": dict(self.codes), "ceiling": ceiling}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "SplitReport":
+        """The inverse of `state`."""
+        report = cls()
+        report._totals.update(state["totals"])
+        report._patients.update(state["patients"])
+        report.codes.update(state["codes"])
+        if state["ceiling"] is not None:
+            report._known_truth().load(state["ceiling"])
+        return report
+
     def _known_truth(self) -> Any:
         if self._ceiling is None:
             # Only cohorts with a known truth need it.
@@ -72,6 +89,11 @@ class SplitReport:
 
             self._ceiling = Ceiling()
         return self._ceiling
+
+    @property
+    def contacts(self) -> int:
+        """Their number."""
+        return self._totals["contacts"]
 
     def overlap(self, other: "SplitReport") -> int:
         """Number of patients in both splits."""

@@ -24,7 +24,7 @@ from etils import epath
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from jaxcoder.errors import UserError
-from jaxcoder.lock import lock
+from jaxcoder.lock import lock, locked_folder
 from jaxcoder.records.runner import Local, Runner
 
 T = TypeVar("T")
@@ -74,8 +74,8 @@ def write(
     held = None
     try:
         with _writing(folder):
-            staged.mkdir(parents=True)
-            held = lock(own)
+            held = locked_folder(own)
+            staged.mkdir()
             _remove_abandoned(folder)
         parts = [
             _Part(own / _PARTS / f"{split}-{number:05d}", folder, split, rows)
@@ -159,29 +159,23 @@ def _join(
     held: dict[str, list[tuple[epath.Path, int]]] = {}
     size: collections.Counter[str] = collections.Counter()
     for part, result in zip(parts, results, strict=True):
-        count = len(result["shards"])
-        template = _template(part.path, info, part.split)
-        files = [template.sharded_filepath(shard_index=i, num_shards=count) for i in range(count)]
-        if files:
+        if result["shards"]:
+            files = sorted(_shards(part.path))
             held.setdefault(part.split, []).extend(zip(files, result["shards"], strict=True))
             size[part.split] += result["bytes"]
     if not held:
         raise UserError(f"{staged.parent.parent}: no records to write; expected some")
     infos = []
     for split, shards in held.items():
-        template = _template(staged, info, split)
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=staged, dataset_name=info.name, split=split, filetype_suffix="array_record"
+        )
         for index, (file, _) in enumerate(shards):
             file.rename(template.sharded_filepath(shard_index=index, num_shards=len(shards)))
         lengths = [length for _, length in shards]
         infos.append(tfds.core.SplitInfo(split, lengths, size[split], template))
     info.set_splits(tfds.core.SplitDict(infos))
     info.write_to_directory(staged)
-
-
-def _template(path: epath.Path, info: tfds.core.DatasetInfo, split: str) -> Any:
-    return tfds.core.ShardedFileTemplate(
-        data_dir=path, dataset_name=info.name, split=split, filetype_suffix="array_record"
-    )
 
 
 def _info(

@@ -1,16 +1,15 @@
-"""Folders for what is needed only while records are made: patients' data, so removed for certain."""
+"""Folders for what is needed while records are made: patients' data, so removed for certain."""
 
 import contextlib
-import pathlib
-import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 
 from etils import epath
 
-from jaxcoder.lock import lock
+from jaxcoder.lock import lock, locked_folder
 
-_PREFIX = "jaxcoder-"
+_PREFIX = "jaxcoder-work-"
 
 
 @contextlib.contextmanager
@@ -21,21 +20,18 @@ def work_folder(shared: epath.Path | None = None) -> Iterator[epath.Path]:
       shared: where it is made; None for the temporary folder of this machine (TMPDIR). In a bucket,
         which knows no locks, what a killed process left stays.
     """
-    if shared is not None:
-        shared.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(epath.Path(tempfile.gettempdir()) if shared is None else shared)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=shared) as folder:
-        held = lock(folder)
-        try:
-            yield epath.Path(folder)
-        finally:
-            if held is not None:
-                held.close()
-
-
-def _remove_abandoned(parent: epath.Path) -> None:
-    for folder in pathlib.Path(parent).glob(f"{_PREFIX}*"):
+    parent = epath.Path(tempfile.gettempdir()) if shared is None else shared
+    parent.mkdir(parents=True, exist_ok=True)
+    for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(BlockingIOError):  # it is still at work
-            if (folder / ".lock").exists() and (held := lock(folder)):
-                shutil.rmtree(folder, ignore_errors=True)
+            if held := lock(folder):
+                folder.rmtree(missing_ok=True)
                 held.close()
+    folder = parent / f"{_PREFIX}{uuid.uuid4().hex[:12]}"
+    held = locked_folder(folder)
+    try:
+        yield folder
+    finally:
+        folder.rmtree(missing_ok=True)
+        if held is not None:
+            held.close()

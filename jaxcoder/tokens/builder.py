@@ -177,7 +177,8 @@ class _Build:
             splits[MINI] = self.mini_records
         reports = {split: SplitReport() for split in splits}
 
-        def finish(folder: epath.Path) -> dict[str, Any]:
+        def finish(folder: epath.Path, returned: Mapping[str, Any]) -> dict[str, Any]:
+            del returned
             self.space.save(folder / LABEL_SPACE)
             self.tokenizer.save(folder / TOKENIZER)
             for split, report in reports.items():
@@ -194,8 +195,11 @@ class _Build:
                 "records": self.contacts.report,
             }
 
-        streams = {split: functools.partial(rows, reports[split]) for split, rows in splits.items()}
-        store.write(path, features(), streams, finish, REPORT)
+        streams = {
+            split: [functools.partial(_whole, rows, reports[split])]
+            for split, rows in splits.items()
+        }
+        store.write(path, features, streams, finish, REPORT)
 
     def contact_records(self, split: str, report: SplitReport) -> Iterator[dict[str, Any]]:
         """The records of the contacts of a split."""
@@ -277,6 +281,10 @@ class _Build:
             options,
             self.descriptions,
         )
+
+
+def _whole(rows: Any, report: SplitReport) -> Any:
+    yield from rows(report)
 
 
 def _record(

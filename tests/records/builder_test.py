@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import pathlib
@@ -13,7 +14,9 @@ import tensorflow_datasets as tfds
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder, store
 from jaxcoder.records.__main__ import main
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import (
+    SPLITS,
     Code,
     Condition,
     Contact,
@@ -22,6 +25,7 @@ from jaxcoder.records.schema import (
     Medication,
     Note,
 )
+from jaxcoder.records.sources import Source
 
 FULL = Contact(
     contact_id="c/1",
@@ -40,22 +44,32 @@ FULL = Contact(
 )
 
 
-class Memory:
+class Memory(Source):
     """A source of contacts at hand."""
 
     name = "memory"
-    splits = ("train", "validation", "test")
+    descriptions = {"I10": "Essential (primary) hypertension"}
 
     def __init__(self, contacts, version=1):
-        self._contacts = contacts
-        self.identity = {"source": "memory", "options": {"version": version}}
-        self.descriptions = {"I10": "Essential (primary) hypertension"}
+        self._held = contacts
+        self._version = version
 
-    def contacts(self, split):
-        return iter(self._contacts.get(split, ()))
+    @property
+    def identity(self):
+        return {"source": "memory", "options": {"version": self._version}}
 
-    def dropped(self, split):
-        return {"seen": 2} if split == "train" else {"lost": 1} if split == "" else {}
+    def parts(self, runner):
+        left_out = Findings()
+        left_out.add("lost", None)
+        return {split: [functools.partial(self.part, split)] for split in SPLITS}, left_out
+
+    def part(self, split, found):
+        yield from self.stream(split)
+        if split == "train":
+            found.add("seen", None, 2)
+
+    def stream(self, split):
+        return iter(self._held.get(split, ()))
 
 
 def some(count, start=0):
@@ -66,7 +80,7 @@ def test_contacts_come_back_bit_for_bit_and_in_order(tmp_path):
     contacts = [FULL, Contact("2", "p"), *some(300)]
     data = builder.build(Memory({"train": contacts, "test": some(3, 500)}), tmp_path)
     assert data.name == "memory"
-    assert data.path == tmp_path / "contact_records/memory/1.2.0"
+    assert data.path == tmp_path / "contact_records/memory/1.3.0"
     assert data.splits == ("train", "test")  # validation has no contacts
     assert list(data.split("train")) == contacts
     train = builder.open_contacts(tmp_path, "memory").split("train")
@@ -98,7 +112,7 @@ def test_what_is_there_is_reused_if_it_is_the_same(tmp_path):
     data = builder.build(Memory({"train": some(9)}), tmp_path, say=said.append)
     assert len(data.split("train")) == 4
     assert said == [f"Reusing contact records {data.path}"]
-    message = r"memory/1.2.0: .*options.version: 1 there, 2 here.*--option version=2 .*--rebuild"
+    message = r"memory/1.3.0: .*options.version: 1 there, 2 here.*--option version=2 .*--rebuild"
     with pytest.raises(UserError, match=message):
         builder.build(Memory({"train": some(9)}, version=2), tmp_path)
     assert len(builder.open_contacts(tmp_path, "memory").split("train")) == 4
@@ -108,8 +122,8 @@ def test_what_is_there_is_reused_if_it_is_the_same(tmp_path):
 
 def test_a_source_that_fails_leaves_nothing_that_opens(tmp_path):
     class Broken(Memory):
-        def contacts(self, split):
-            yield from super().contacts(split)
+        def stream(self, split):
+            yield from super().stream(split)
             if split == "train":
                 raise UserError("labs.csv: row 7 is broken")
 
@@ -121,7 +135,7 @@ def test_a_source_that_fails_leaves_nothing_that_opens(tmp_path):
 
 
 def test_no_contacts_at_all(tmp_path):
-    with pytest.raises(UserError, match="source memory: no contacts in any split"):
+    with pytest.raises(UserError, match="memory: no records to write"):
         builder.build(Memory({}), tmp_path)
 
 
@@ -175,8 +189,8 @@ from builder_test import Memory, some
 from jaxcoder.records import builder
 
 class Slow(Memory):
-    def contacts(self, split):
-        for number, contact in enumerate(super().contacts(split)):
+    def stream(self, split):
+        for number, contact in enumerate(super().stream(split)):
             if number == 50:
                 print("half", file=sys.__stdout__, flush=True)
                 time.sleep(60)
@@ -201,7 +215,7 @@ def test_kill_in_the_middle_then_build_again(tmp_path):
     assert [path.name.partition(".")[0] for path in folder.iterdir()] == ["unfinished"]
     data = builder.build(Memory({"train": some(100)}), tmp_path)
     assert list(data.split("train")) == some(100)
-    assert [path.name for path in folder.iterdir()] == ["1.2.0"]  # and nothing is left behind
+    assert [path.name for path in folder.iterdir()] == ["1.3.0"]  # and nothing is left behind
 
 
 def test_no_tensorflow_and_no_jax(tmp_path):
@@ -241,7 +255,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise RuntimeError("write() failed: No space left on device; writing x-00000")
 
     monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", full)
-    with pytest.raises(UserError, match=r"memory/1.2.0: no space left on its device; make room"):
+    with pytest.raises(UserError, match=r"memory/1.3.0: no space left on its device; make room"):
         builder.build(Memory({"train": some(3)}), tmp_path)
     assert list((tmp_path / "contact_records/memory").iterdir()) == []
 
@@ -250,10 +264,10 @@ def test_what_is_replaced_stays_until_the_new_is_whole(tmp_path):
     builder.build(Memory({"train": some(4)}), tmp_path)
 
     class Broken(Memory):
-        def contacts(self, split):
+        def stream(self, split):
             if split == "test":
                 raise UserError("labs.csv: row 7 is broken")
-            yield from super().contacts(split)
+            yield from super().stream(split)
 
     with pytest.raises(UserError, match="row 7"):
         builder.build(Broken({"train": some(9), "test": some(1)}), tmp_path, rebuild=True)
@@ -284,15 +298,15 @@ def test_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch, killed):
     assert path.exists() != killed
 
     class Broken(Memory):
-        def contacts(self, split):
-            yield from super().contacts(split)
+        def stream(self, split):
+            yield from super().stream(split)
             if split == "train":
                 raise UserError("row 7")
 
     with pytest.raises(UserError, match="row 7"):  # the next one fails, too
         builder.build(Broken({"train": some(9)}), tmp_path, rebuild=True)
     assert list(builder.open_contacts(tmp_path, "memory").split("train")) == some(4)
-    assert [each.name for each in path.parent.iterdir()] == ["1.2.0"]
+    assert [each.name for each in path.parent.iterdir()] == ["1.3.0"]
 
 
 def test_two_writers_do_not_disturb_each_other(tmp_path):

@@ -31,11 +31,14 @@ class Source(abc.ABC):
 
     Attributes:
       name: of the data set: letters, digits, `_`; it shows what it holds (`codiesp_es_D`).
-      descriptions: from codes, normalised, to what they stand for, as far as the source knows.
     """
 
     name: str
-    descriptions: Mapping[str, str] = {}
+
+    @property
+    def descriptions(self) -> Mapping[str, str]:
+        """From codes, normalised, to what they stand for, as far as the source knows."""
+        return {}
 
     @property
     @abc.abstractmethod

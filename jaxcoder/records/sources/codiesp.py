@@ -71,7 +71,9 @@ class CodiEsp(Source):
         """Source, options and the state of every file that is read."""
         paths = [path for split in self._splits for path in self._texts(split)]
         paths += [
-            path for split in self._splits for path in (self._folder / _FOLDERS[split]).glob("*.tsv")
+            path
+            for split in self._splits
+            for path in (self._folder / _FOLDERS[split]).glob("*.tsv")
         ]
         options = dataclasses.asdict(self._options)
         return {"source": "codiesp", "options": options, "files": fingerprint(self._folder, paths)}
@@ -140,9 +142,7 @@ class CodiEsp(Source):
                 )
             yield f"{path}, row {number}", row
 
-    def _codes(
-        self, split: str, known: set[str], dropped: Findings
-    ) -> dict[str, tuple[Code, ...]]:
+    def _codes(self, split: str, known: set[str], dropped: Findings) -> dict[str, tuple[Code, ...]]:
         system = _SYSTEMS[self._options.codes]
         codes: dict[str, dict[str, Code]] = collections.defaultdict(dict)
         for where, (document, written) in self._rows(split, self._options.codes, 2):
@@ -205,9 +205,7 @@ class CodiEsp(Source):
                 dropped.add("evidence: the document does not have the code", document)
                 continue
             if " ".join(text[start:end] for start, end in pieces) != mention:
-                dropped.add(
-                    "evidence: text at the offsets is not the mention's (kept)", document
-                )
+                dropped.add("evidence: text at the offsets is not the mention's (kept)", document)
             for start, end in pieces:
                 if 0 <= start < end <= len(text):
                     rows.append(Evidence(code, 0, start, end, number))

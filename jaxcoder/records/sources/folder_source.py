@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 
 from jaxcoder.records.sources import fingerprint
-from jaxcoder.records.sources.published import read_splits
 from jaxcoder.records.sources.engine import reading, size
+from jaxcoder.records.sources.published import read_splits
 from jaxcoder.records.sources.relations import RelationalSource
 from jaxcoder.records.sources.table_files import TableFiles
 from jaxcoder.records.split import parse_shares, split_of

@@ -127,7 +127,9 @@ class RelationalSource(Source):
             memory=memory,
             threads=threads,
         )
-        return {split: [part(number) for number in mine] for split, mine in numbers.items()}, dropped
+        return {
+            split: [part(number) for number in mine] for split, mine in numbers.items()
+        }, dropped
 
     def _count(
         self, relation: str, found: Sequence[Counts], known: str | None, dropped: Findings
@@ -208,9 +210,7 @@ class RelationalSource(Source):
         return dropped
 
 
-def _stage(
-    folder: epath.Path, memory: int, task: tuple[str, int, RelationalSource]
-) -> Counts:
+def _stage(folder: epath.Path, memory: int, task: tuple[str, int, RelationalSource]) -> Counts:
     """Puts a slice of a relation into the parts of its contacts."""
     relation, number, source = task
     where = source.where(relation)

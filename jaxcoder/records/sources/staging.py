@@ -10,7 +10,6 @@ part is a range of places, so that the number of parts decides nothing.
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -65,7 +64,7 @@ def place(
             first = sum(map(len, parts.values()))
             parts[split] = list(range(first, first + max(1, round(most * counts[split] / total))))
     cases = " ".join(
-        f"WHEN '{split}' THEN {mine[0]} + (place >> 32) * {len(mine)} >> 32"
+        f"WHEN '{split}' THEN {mine[0]} + (((place >> 32) * {len(mine)}) >> 32)"
         for split, mine in parts.items()
     )
     part = f"CASE split {cases} ELSE {_LEFT_OUT} END" if parts else f"{_LEFT_OUT}"

@@ -39,6 +39,14 @@ class Ceiling:
         """Adds the contacts of another."""
         self._pairs.update(other._pairs)
 
+    def state(self) -> list[tuple[float, int]]:
+        """The histogram as JSON values."""
+        return sorted(self._pairs.items())
+
+    def load(self, state: list[tuple[float, int]]) -> None:
+        """The inverse of `state`."""
+        self._pairs.update({probability: count for probability, count in state})
+
     def micro_f1(self) -> float:
         """The ceiling, in [0, 1]; 0 before the first condition."""
         return self._best()[0]

@@ -115,7 +115,7 @@ class Synthetic(Source):
             "generator": _GENERATOR,
         }
 
-    @functools.cached_property
+    @property
     def descriptions(self) -> Mapping[str, str]:
         """The official descriptions of the codes in the tables."""
         return {
