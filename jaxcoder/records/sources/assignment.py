@@ -54,7 +54,7 @@ def assign(
     if twice:
         raise UserError(
             f"{where('contacts')}: contact_id {shown(twice[0])} stands in {twice[1]} rows; "
-            "expected one row a contact"
+            "expected one row a contact; remove the others, or give each an id of its own"
         )
     if published is None:
         _from_hash(connection, seed, shares)
@@ -114,7 +114,8 @@ def _from_list(
     ).fetchone()
     if conflict:
         raise UserError(
-            f"{file}: {key} {shown(conflict[0])} is in {conflict[1]}; expected one split"
+            f"{file}: {key} {shown(conflict[0])} is in {conflict[1]}; expected one split; "
+            "remove the other rows"
         )
     connection.execute(
         "CREATE TABLE ids AS SELECT contact_id, patient_id, split FROM held LEFT JOIN "

@@ -141,11 +141,14 @@ def missing(
       names: those found, as `by_name` gives them.
       where: the table's file.
     """
-    known = names.keys() & set(wanted)
-    found = ", ".join(names.values()) if known else "none of the names expected"
+    if not names.keys() & set(wanted):
+        return UserError(
+            f"{where}: column {column} is missing; found none of the names expected; write a first "
+            "line of names, parted as the rows are by one of , ; | or tabs"
+        )
     return UserError(
-        f"{where}: column {column} is missing; found {found}; rename one, or add it (empty, unless "
-        f"it is an id)"
+        f"{where}: column {column} is missing; found {', '.join(names.values())}; rename one, or "
+        "add it (empty, unless it is an id)"
     )
 
 

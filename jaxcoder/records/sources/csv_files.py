@@ -1,5 +1,6 @@
 """CSV files: their dialect, and what is wrong with one that DuckDB cannot read, in plain words."""
 
+import codecs
 import contextlib
 import csv
 import io
@@ -21,9 +22,10 @@ _NOT_UTF8 = (
     "is not UTF-8; expected that; convert the file: `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`, "
     "where it is in Latin-1"
 )
+_UTF16 = "is UTF-16; expected UTF-8; convert the file: `iconv -f UTF-16 -t UTF-8 FILE > NEW`"
 _WRONG = {
     r"Expected Number of Columns: (\d+) Found: (\d+)": "has {1} cells; expected {0}, as in the "
-    "header; quote cells that hold a delimiter or a line break",
+    "header; part all by one delimiter, and quote cells that hold a delimiter or a line break",
     r"unterminated quote": "has a quote that is not closed, or text after one that is; expected "
     'cells "quoted", and quotes within them doubled: ""',
     r"Invalid unicode": _NOT_UTF8,
@@ -31,6 +33,7 @@ _WRONG = {
     "closed; expected a contact's note a row; shorten it, or write Parquet",
 }
 """From what DuckDB says of a row to what we say. It quotes the row too, which may be a note."""
+_FILE = (r"^  file = (.+)$", r"GZIP stream: (.+)$", r"[Ff]ile ['\"](.+?\.parquet)['\"]")
 
 
 def query(path: epath.Path, quoted: bool = True) -> str:
@@ -54,7 +57,8 @@ def query(path: epath.Path, quoted: bool = True) -> str:
                 pass
         line = raw.split(b"\r")[0].decode("utf-8-sig").rstrip("\n")
     except UnicodeDecodeError:
-        raise UserError(f"{path}, row 1: {_NOT_UTF8}") from None
+        wrong = _UTF16 if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else _NOT_UTF8
+        raise UserError(f"{path}, row 1: {wrong}") from None
     except OSError:
         raise _unreadable(str(path)) from None
     delimiter = max(",;\t|", key=line.count)
@@ -79,10 +83,16 @@ def refusal(where: str, message: str) -> UserError:
     """What a user is told of a file that DuckDB cannot read: what, where, expectation, remedy.
 
     Args:
-      where: the file.
-      message: DuckDB's; of it, numbers alone are shown.
+      where: the file, or the main one of several that are joined, or the folder of its parts.
+      message: DuckDB's; of it, numbers and the file that it names are shown.
     """
+    where = _named(message) or where
     if not where.endswith(ENDINGS):
+        if "Invalid string encoding found in Parquet file" in message:
+            return UserError(
+                f"{where}: a column of text is not UTF-8; expected that; decode it before it is "
+                "written (pandas: `.str.decode('windows-1252')`, where it is bytes in Latin-1)"
+            )
         return UserError(f"{where}: cannot be read; expected Parquet; write it again")
     if "state machine reached an invalid state" in message:
         return _mixed_endings(epath.Path(where))
@@ -94,6 +104,15 @@ def refusal(where: str, message: str) -> UserError:
                 f"{where}, row {row[1]} (the header is row 1): {words.format(*found.groups())}"
             )
     return _unreadable(where)
+
+
+def _named(message: str) -> str | None:
+    """The file that DuckDB names, if there is such a file; it may quote a row before it."""
+    for pattern in _FILE:
+        for name in reversed(re.findall(pattern, message, re.MULTILINE)):
+            if name.endswith((".parquet", *ENDINGS)) and epath.Path(name).exists():
+                return name
+    return None
 
 
 def _unreadable(where: str) -> UserError:

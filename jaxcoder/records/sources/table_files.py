@@ -56,7 +56,10 @@ class TableFiles:
                 self.files[name] = found
         for name in compulsory:
             if name not in self.files:
-                raise UserError(f"{folder}: no {name}.parquet or {name}.csv; it is compulsory")
+                raise UserError(
+                    f"{folder}: no {name}.parquet or {name}.csv; it is compulsory; add it, or name "
+                    "the folder that holds it"
+                )
 
     def __contains__(self, name: str) -> bool:
         return name in self.files
@@ -102,7 +105,10 @@ class TableFiles:
                 self._queries[name] = csv_files.query(files[0], name not in self._unquoted)
             else:
                 paths = ", ".join(columns.literal(str(path)) for path in files)
-                self._queries[name] = f"SELECT * FROM read_parquet([{paths}])"
+                # Some write text as bytes, which DuckDB would show as \\xC3\\xB8.
+                self._queries[name] = (
+                    f"SELECT * FROM read_parquet([{paths}], binary_as_string = true)"
+                )
         return self._queries[name]
 
     def typed(
