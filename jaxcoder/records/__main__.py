@@ -1,18 +1,19 @@
 """`jaxcoder records`: from a source to contact records."""
 
 import argparse
-import collections
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 from tqdm import tqdm
 
 from jaxcoder import entry
 from jaxcoder.errors import UserError
-from jaxcoder.records import builder, sources
+from jaxcoder.records import builder, runner, sources
 from jaxcoder.records.export import write_tables
 from jaxcoder.records.report import SplitReport, table
+from jaxcoder.records.sources import Source
 
 _EPILOG = r"""
 examples:
@@ -58,6 +59,13 @@ def parser() -> argparse.ArgumentParser:
         help="whatever would be left out or emptied is an error, and nothing is written",
     )
     parser.add_argument(
+        "--jobs", type=int, default=0, metavar="N", help="processes; all cores unless given"
+    )
+    parser.add_argument("--runner", metavar="NAME", help=runner.RUNNER_HELP)
+    parser.add_argument(
+        "--beam_option", action="append", default=[], metavar="KEY=VALUE", help=runner.OPTION_HELP
+    )
+    parser.add_argument(
         "--rebuild", action="store_true", help="replace records of that name if there are any"
     )
     return parser
@@ -89,20 +97,12 @@ def main(argv: Sequence[str]) -> None:
     if arguments.tables and epath.Path(arguments.tables).exists():
         raise UserError(f"--tables {arguments.tables}: is there already; expected a new folder")
     source = sources.open_source(arguments.source, arguments.source_dir, options)
+    run = runner.open_runner(
+        arguments.runner, arguments.jobs, arguments.beam_option, arguments.data_dir
+    )
     if arguments.check or arguments.tables:
-        reports = {split: SplitReport() for split in source.splits}
-        contacts = (
-            (split, contact)
-            for split, report in reports.items()
-            for contact in report.watch(source.contacts(split))
-        )
-        bar = tqdm(contacts, unit="contact", disable=not sys.stderr.isatty())
-        if arguments.tables:
-            write_tables(bar, arguments.tables)
-        else:
-            collections.deque(bar, maxlen=0)
-        summary = builder.summarise(
-            reports, {split: source.dropped(split) for split in ("", *reports)}
+        summary = (
+            builder.check(source, run) if arguments.check else _export(source, arguments.tables)
         )
         print(table(summary))
         if arguments.strict:
@@ -116,9 +116,23 @@ def main(argv: Sequence[str]) -> None:
         arguments.rebuild,
         source_dir=arguments.source_dir,
         strict=arguments.strict,
+        runner=run,
     )
     print(table(data.report))
     print(f"Contact records {data.path}")
+
+
+def _export(source: Source, folder: str) -> dict[str, Any]:
+    """Writes the tables of a source's contacts; returns their report."""
+    reports = {split: SplitReport() for split in source.splits}
+    contacts = (
+        (split, contact)
+        for split, report in reports.items()
+        for contact in report.watch(source.contacts(split))
+    )
+    bar = tqdm(contacts, unit="contact", disable=not sys.stderr.isatty())
+    write_tables(bar, folder)
+    return builder.summarise(reports, {split: source.dropped(split) for split in ("", *reports)})
 
 
 if __name__ == "__main__":

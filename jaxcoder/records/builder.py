@@ -183,23 +183,37 @@ def build(
 
     def report(folder: epath.Path, returned: dict[str, list[Any]]) -> dict[str, Any]:
         del folder  # nothing beside the records
-        reports, found = {}, {"": left_out}
-        for split, states in returned.items():
-            reports[split], found[split] = SplitReport(), Findings()
-            for state in states:
-                reports[split].merge(SplitReport.from_state(state["report"]))
-                found[split].merge(Findings.from_state(state["findings"]))
         content = {"name": source.name, "identity": _identity(source), "source_dir": source_dir}
-        content |= summarise(reports, found)
+        content |= _joined(returned, left_out)
         if strict:
             check_nothing_dropped(content)
         return content | {"descriptions": dict(source.descriptions)}
 
     streams = {
-        split: [functools.partial(_records, part) for part in parts[split]] for split in parts
+        split: [functools.partial(_records, part) for part in mine] for split, mine in parts.items()
     }
     store.write(path, features, streams, report, REPORT, runner)
     return ContactData(path)
+
+
+def check(source: Source, runner: Runner | None = None) -> dict[str, Any]:
+    """Reads every contact of a source, and writes nothing.
+
+    Returns:
+      What can be counted, as in `records_report.json`.
+
+    Raises:
+      UserError: a mistake in the source's files.
+    """
+    runner = runner or Local()
+    parts, left_out = source.parts(runner)
+    tasks = [(split, part) for split, mine in parts.items() for part in mine]
+    apart = any(len(mine) > 1 for mine in parts.values())
+    returned: dict[str, list[Any]] = {split: [] for split in parts}
+    states = runner.map(_read, [part for _, part in tasks], apart)
+    for (split, _), state in zip(tasks, states, strict=True):
+        returned[split].append(state)
+    return _joined(returned, left_out)
 
 
 def _records(part: Part) -> Generator[dict[str, Any], None, dict[str, Any]]:
@@ -208,6 +222,25 @@ def _records(part: Part) -> Generator[dict[str, Any], None, dict[str, Any]]:
     for contact in report.watch(part(found)):
         yield encode(contact)
     return {"report": report.state(), "findings": found.state()}
+
+
+def _read(part: Part) -> dict[str, Any]:
+    """The same states, of records that nobody keeps."""
+    report, found = SplitReport(), Findings()
+    collections.deque(report.watch(part(found)), maxlen=0)
+    return {"report": report.state(), "findings": found.state()}
+
+
+def _joined(returned: Mapping[str, Sequence[Any]], left_out: Findings) -> dict[str, Any]:
+    """The countable part of the report, from the states of the parts of each split."""
+    reports: dict[str, SplitReport] = {}
+    found = {"": left_out}
+    for split, states in returned.items():
+        reports[split], found[split] = SplitReport(), Findings()
+        for state in states:
+            reports[split].merge(SplitReport.from_state(state["report"]))
+            found[split].merge(Findings.from_state(state["findings"]))
+    return summarise(reports, found)
 
 
 def check_same(source: Source, data: ContactData) -> None:

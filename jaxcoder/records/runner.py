@@ -50,6 +50,37 @@ class Runner(Protocol):
         """
 
 
+RUNNER_HELP = "a runner of Apache Beam, such as DirectRunner or DataflowRunner, in place of --jobs"
+OPTION_HELP = "an option of Apache Beam, such as project=NAME; may be repeated"
+
+
+def open_runner(
+    beam: str | None, jobs: int, options: Sequence[str], data_dir: epath.PathLike | None
+) -> Runner:
+    """The runner that a command line asks for.
+
+    Args:
+      beam: name of a runner of Apache Beam; None or empty for this machine.
+      jobs: processes of this machine; 0 for all cores.
+      options: Beam's, without dashes.
+      data_dir: a folder that all of Beam's workers see.
+
+    Raises:
+      UserError: options that do not go together, or Beam is not installed.
+    """
+    if not beam:
+        if options:
+            raise UserError("--beam_option: without --runner; name one, such as DirectRunner")
+        if jobs < 0:
+            raise UserError(f"--jobs {jobs}: expected 1 or more, or 0 for all cores")
+        return Local(jobs)
+    if jobs:
+        raise UserError(f"--jobs {jobs} and --runner {beam}: expected one of them")
+    if data_dir is None:
+        raise UserError(f"--runner {beam}: needs --data_dir, a folder that all its workers see")
+    return Beam(epath.Path(data_dir) / "work", [f"--runner={beam}", *(f"--{o}" for o in options)])
+
+
 class Local:
     """This machine."""
 

@@ -16,6 +16,7 @@ from absl import flags
 
 from jaxcoder import entry
 from jaxcoder.records import builder as records_builder
+from jaxcoder.records import runner
 from jaxcoder.records.builder import RecordsOptions
 from jaxcoder.settings import build
 from jaxcoder.tokens import builder
@@ -36,6 +37,9 @@ def define_flags() -> None:
     """Declares the command's flags."""
     entry.define_config_flag(_Groups)
     flags.DEFINE_string("data_dir", "", "Folder of the data sets; the config's when empty.")
+    flags.DEFINE_integer("jobs", 0, "Processes; all cores unless given.")
+    flags.DEFINE_string("runner", "", f"{runner.RUNNER_HELP.capitalize()}.")
+    flags.DEFINE_multi_string("beam_option", [], f"{runner.OPTION_HELP.capitalize()}.")
     flags.DEFINE_bool("rebuild", False, "Build token records even if they are there.")
 
 
@@ -45,8 +49,11 @@ def main() -> None:
     known = {field.name for field in dataclasses.fields(_Groups)}
     groups = build(_Groups, {key: config[key] for key in known & config.keys()}, "config")
     data_dir = flags.FLAGS.data_dir or groups.data_dir
+    run = runner.open_runner(
+        flags.FLAGS.runner, flags.FLAGS.jobs, flags.FLAGS.beam_option, data_dir
+    )
     contacts = records_builder.build(
-        groups.records.open(), data_dir, source_dir=groups.records.source_dir
+        groups.records.open(), data_dir, source_dir=groups.records.source_dir, runner=run
     )
     data = builder.build(contacts, data_dir, groups.tokens, rebuild=flags.FLAGS.rebuild)
     print(table(data.report))

@@ -4,8 +4,9 @@ DuckDB spills a sort that does not fit, but slowly: 5.3 GB of notes under a limi
 sorted after 280 s. Here every file is read once, and each part of the contacts has its rows in
 Parquet files of its own, in a work folder.
 
-The contacts of a split are ordered by their patient's place, which is a hash, and by their ids. A
-part is a range of places, so that the number of parts decides nothing.
+The contacts of a split are ordered by their patient's place and by their ids. The place is a hash:
+the first eight bytes of the MD5 of patient_id, as a little-endian number. A part is a range of
+places, so that the number of parts decides nothing.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 import csv
-import hashlib
 import datetime
+import hashlib
 import io
 import os
 import tempfile
@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.schema import Code, Evidence, Lab, Medication, Note
 from jaxcoder.records.runner import Local
+from jaxcoder.records.schema import Code, Evidence, Lab, Medication, Note
 from jaxcoder.records.sources import open_source
 from jaxcoder.records.split import split_of
 
@@ -159,8 +159,8 @@ def test_patients_are_split_by_the_hash(tmp_path):
         order = []
         for contact in source.contacts(split):
             assert split_of(contact.patient_id, 5, (0.5, 0.25, 0.25)) == split
-            place = hashlib.md5(contact.patient_id.encode()).hexdigest()[:16]
-            order.append((place, contact.contact_id))
+            digest = hashlib.md5(contact.patient_id.encode()).digest()
+            order.append((int.from_bytes(digest[:8], "little"), contact.contact_id))
         assert order == sorted(order)
         seen += len(order)
     assert seen == 180
