@@ -25,7 +25,7 @@ _NOT_UTF8 = (
 _UTF16 = "is UTF-16; expected UTF-8; convert the file: `iconv -f UTF-16 -t UTF-8 FILE > NEW`"
 _WRONG = {
     r"Expected Number of Columns: (\d+) Found: (\d+)": "has {1} cells; expected {0}, as in the "
-    "header; part all by one delimiter, and quote cells that hold a delimiter or a line break",
+    "header; quote cells that hold a delimiter or a line break, and part all as the header is",
     r"unterminated quote": "has a quote that is not closed, or text after one that is; expected "
     'cells "quoted", and quotes within them doubled: ""',
     r"Invalid unicode": _NOT_UTF8,

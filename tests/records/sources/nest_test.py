@@ -66,7 +66,8 @@ def test_an_unknown_system_is_counted():
 def test_findings_show_what_looks_like_a_code_alone(written, shown):
     dropped = Findings()
     nest(CONTACT, {"codes": [("c", written, "icd9cm", None, None)]}, "icd10", dropped)
-    assert dropped == {f"codes: malformed icd9cm code {shown}": 1}
+    assert dropped == {"codes: malformed icd9cm code": 1}
+    assert dropped.failed_codes == {f"icd9cm {shown}": 1}
     assert list(dropped.examples.values()) == ["'c'"]
 
 
@@ -75,6 +76,79 @@ def test_findings_show_what_looks_like_a_system_alone(system):
     dropped = Findings()
     nest(CONTACT, {"codes": [("c", "I10", system, None, None)]}, "icd10", dropped)
     assert [reason.split(";")[0] for reason in dropped] == ["codes: unknown system (not shown)"]
+
+
+def test_rows_that_are_the_same_are_counted_and_kept():
+    dropped = Findings()
+    lab = ("c", "2020-01-01T00:00:00", "1", "Hb", "5", "mmol/L", 3.0, 6.0, "")
+    children = {
+        "notes": [("c", None, "progress", text) for text in ("one", "two", "one", "one")],
+        "medications": [("c", None, "A", "x", dose, None) for dose in ("1 mg", "2 mg")],
+        "labs": [lab, (*lab[:4], "5.0", *lab[5:]), lab],
+    }
+    contact = nest(CONTACT, children, "icd10", dropped)
+    assert [note.text for note in contact.notes] == ["one", "two", "one", "one"]
+    assert len(contact.labs) == 3
+    assert dropped == {
+        "notes: row repeated in its contact (kept)": 2,
+        "labs: row repeated in its contact (kept)": 1,
+    }
+
+
+def at(*times):
+    return {"notes": [("c", time, None, f"note {number}") for number, time in enumerate(times)]}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "times", "early", "late"),
+    [
+        (
+            "2020-01-02T08:00:00",
+            "2020-01-03T08:00:00",
+            (
+                "2019-12-31T08:00:00",
+                "2020-01-01T07:59:59",
+                "2020-01-01T08:00:00",
+                "2020-01-04T08:00:00",
+                "2020-01-04T08:00:01",
+                None,
+                None,
+            ),
+            2,
+            1,
+        ),
+        ("2020-01-02T08:00:00", None, ("2019-01-01T00:00:00", "2021-01-01T00:00:00"), 1, 0),
+        (None, "2020-01-02T08:00:00", ("2019-01-01T00:00:00", "2021-01-01T00:00:00"), 0, 1),
+        (None, None, ("2019-01-01T00:00:00", None), 0, 0),
+        ("2020-01-02T08:00:00", "2020-01-03T08:00:00", (None,), 0, 0),
+        ("0001-01-01T00:00:00", "9999-12-31T12:00:00", ("2020-01-01T00:00:00",), 0, 0),
+        ("2020-01-02T08:00:00", "2020-01-03T08:00:00", ("2021-01-01T00:00:00",) * 2, 0, 2),
+    ],
+)
+def test_times_far_from_the_contact_are_counted(start, end, times, early, late):
+    dropped = Findings()
+    contact = nest(("c", "p", start, end, *CONTACT[4:]), at(*times), "icd10", dropped)
+    assert len(contact.notes) == len(times)
+    counts = [
+        dropped[f"notes.time: more than a day {where} (kept)"]
+        for where in ("before the contact's start", "after the contact's end")
+    ]
+    assert counts == [early, late]
+
+
+def test_a_contact_that_ends_before_it_starts_is_counted_once():
+    dropped = Findings()
+    row = ("c", "p", "2020-01-09T00:00:00", "2020-01-01T00:00:00", *CONTACT[4:])
+    nest(row, at("2020-01-05T00:00:00"), "icd10", dropped)
+    assert dropped == {"contacts.end: before its start (kept)": 1}
+
+
+def test_characters_that_an_earlier_conversion_lost_are_counted():
+    dropped = Findings()
+    texts = ("s\ufffdr, r\ufffdntgen", "sår", "?")
+    nest(CONTACT, {"notes": [("c", None, None, text) for text in texts]}, "icd10", dropped)
+    reason = "notes.text: has U+FFFD, where an earlier conversion lost characters (kept)"
+    assert dropped == {reason: 1}
 
 
 def test_evidence_finds_its_code_in_whichever_system_the_contact_has_it():

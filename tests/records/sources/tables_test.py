@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_counted_and_never_quoted(extract):
     assert contacts["01"].codes == (Code("042", "icd9cm", "unknown", 0),)
     (split,) = source.splits
     assert source.dropped(split) == {
-        "codes: malformed icd10 code (not shown)": 2,
+        "codes: malformed icd10 code": 2,
         "codes: code repeated in its contact": 1,
         "codes.role: not unknown, primary, secondary (set to unknown)": 1,
         "codes.rank: no whole number (emptied)": 1,
@@ -140,6 +140,7 @@ def test_what_does_not_fit_is_counted_and_never_quoted(extract):
         "evidence: offsets outside the note": 1,
         "evidence: the contact does not have the code": 1,
     }
+    assert source.dropped(split).failed_codes == {"icd10 (not shown)": 2}
     assert source.dropped("") == {
         "notes: no contact_id": 1,
         "notes: contact_id not in contacts": 1,

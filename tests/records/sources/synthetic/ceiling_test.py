@@ -65,3 +65,15 @@ def test_a_coder_that_knows_the_truth_reaches_it_and_not_more():
 def test_memory_does_not_grow_with_contacts():
     ceiling = ceiling_of(*[0.5, 0.7] * 500)
     assert len(ceiling._pairs) == 2
+
+
+def test_parts_merge_to_the_same_bits_in_any_order():
+    draw = random.Random(2)
+    chances = [draw.random() for _ in range(200)]
+    whole = ceiling_of(*chances)
+    for _ in range(20):
+        draw.shuffle(chances)
+        merged = ceiling_of(*chances[:71])
+        merged.merge(ceiling_of(*chances[71:]))
+        assert merged.micro_f1() == whole.micro_f1()
+        assert merged.predicted_share() == whole.predicted_share()
