@@ -1,5 +1,6 @@
 """One contact from its rows: what the five relations hold about it, typed, checked and counted."""
 
+import bisect
 import datetime
 import difflib
 import functools
@@ -60,7 +61,7 @@ def nest(
         dropped.add("contacts.sex: not F, M or U (set to U)", contact_id)
     for relation in ("notes", "medications", "labs"):
         rows = children.get(relation, ())
-        if repeated := len(rows) - len(set(rows)):
+        if len(rows) > 1 and (repeated := len(rows) - len(set(rows))):
             # Kept: two results may be equal, and evidence counts the notes.
             dropped.add(f"{relation}: row repeated in its contact (kept)", contact_id, repeated)
     _check_times(contact_id, start, end, children, dropped)
@@ -119,33 +120,25 @@ def _check_times(
     """
     if start and end and end < start:
         return
-    earliest, latest = _moved(start, -_SLACK), _moved(end, _SLACK)
     for relation in ("notes", "labs"):
-        rows = children.get(relation, ())
-        early = late = 0
-        # Rows stand in time order, null last: those outside are the first and the last of them.
-        for row in rows if earliest else ():
-            if not row[1] or row[1] >= earliest:
-                break
-            early += 1
-        for row in reversed(rows) if latest else ():
-            if row[1] and row[1] <= latest:
-                break
-            late += row[1] is not None
-        if early:
+        # Rows stand in time order, null last.
+        times = [row[1] for row in children.get(relation, ()) if row[1]]
+        if start and times and times[0] < start:
+            early = bisect.bisect_left(times, _moved(start, -_SLACK))
             reason = f"{relation}.time: more than a day before the contact's start (kept)"
             dropped.add(reason, contact_id, early)
-        if late:
+        if end and times and times[-1] > end:
+            late = len(times) - bisect.bisect_right(times, _moved(end, _SLACK))
             reason = f"{relation}.time: more than a day after the contact's end (kept)"
             dropped.add(reason, contact_id, late)
 
 
-def _moved(time: str | None, by: datetime.timedelta) -> str:
-    """A time as ISO 8601, moved; empty where there is none, or none that Python has."""
+def _moved(time: str, by: datetime.timedelta) -> str:
+    """A time as ISO 8601, moved; as it is where Python has none so early or so late."""
     try:
-        return (datetime.datetime.fromisoformat(time) + by).isoformat() if time else ""
-    except (ValueError, OverflowError):  # DuckDB has years before 1 and beyond 9999
-        return ""
+        return (datetime.datetime.fromisoformat(time) + by).isoformat()
+    except (ValueError, OverflowError):
+        return time
 
 
 def _codes(rows: Sequence[Row], default: str, dropped: Findings) -> tuple[Code, ...]:

@@ -427,3 +427,31 @@ def test_the_file_of_a_message_is_not_taken_from_a_row(tmp_path, capsys):
         [["contact_id", "time", "kind", "text"], ["20", "", f"\n  file = {other}"]],
     )
     assert refusal(capsys, "tables", tmp_path).startswith(f"{path}, row 2")
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "reason"),
+    [
+        ("labs", "99,,7,Hb,5,,,,", "labs: contact_id not in contacts"),
+        ("notes", ",,,secret", "notes: no contact_id"),
+        ("codes", "20,DX1.2,icd10,,", "codes: malformed icd10 code"),
+        ("codes", "20,i10,icd10,,", "codes: code repeated in its contact"),
+        ("notes", None, "notes: row repeated in its contact (kept)"),
+        ("medications", None, "medications: row repeated in its contact (kept)"),
+        ("labs", None, "labs: row repeated in its contact (kept)"),
+        ("notes", "20,,,secret s\ufffdr", "notes.text: has U+FFFD, where an earlier conversion"),
+        ("notes", "20,2149-01-01,,secret", "notes.time: more than a day before the contact's"),
+        ("notes", "20,2152-01-01,,secret", "notes.time: more than a day after the contact's end"),
+        ("labs", "20,soon,7,Hb,5,,,,", "labs.time: no time such as"),
+    ],
+)
+def test_strict_makes_an_error_of_each_finding(table, row, reason, tmp_path, capsys):
+    rows = rows_of("tables", table)
+    more = row.split(",") if row else rows[1]
+    write(folder_of("tables", tmp_path), table, [*rows, more])
+    check("tables", tmp_path)
+    out = capsys.readouterr().out
+    assert f"1 × {reason}" in out and "secret" not in out
+    assert ("failed codes: icd10 DX1.2 (1)" in out) == ("malformed" in reason)
+    told = refusal(capsys, "tables", tmp_path, "--strict")
+    assert told.startswith(f"--strict: 1 × {reason}") and told.endswith("or leave out --strict")
