@@ -184,7 +184,7 @@ def build(
     def report(folder: epath.Path, returned: dict[str, list[Any]]) -> dict[str, Any]:
         del folder  # nothing beside the records
         content = {"name": source.name, "identity": _identity(source), "source_dir": source_dir}
-        content |= _joined(returned, left_out)
+        content |= _joined(source, returned, left_out)
         if strict:
             check_nothing_dropped(content)
         return content | {"descriptions": dict(source.descriptions)}
@@ -213,7 +213,7 @@ def check(source: Source, runner: Runner | None = None) -> dict[str, Any]:
     states = runner.map(_read, [part for _, part in tasks], apart)
     for (split, _), state in zip(tasks, states, strict=True):
         returned[split].append(state)
-    return _joined(returned, left_out)
+    return _joined(source, returned, left_out)
 
 
 def _records(part: Part) -> Generator[dict[str, Any], None, dict[str, Any]]:
@@ -231,7 +231,9 @@ def _read(part: Part) -> dict[str, Any]:
     return {"report": report.state(), "findings": found.state()}
 
 
-def _joined(returned: Mapping[str, Sequence[Any]], left_out: Findings) -> dict[str, Any]:
+def _joined(
+    source: Source, returned: Mapping[str, Sequence[Any]], left_out: Findings
+) -> dict[str, Any]:
     """The countable part of the report, from the states of the parts of each split."""
     reports: dict[str, SplitReport] = {}
     found = {"": left_out}
@@ -240,6 +242,9 @@ def _joined(returned: Mapping[str, Sequence[Any]], left_out: Findings) -> dict[s
         for state in states:
             reports[split].merge(SplitReport.from_state(state["report"]))
             found[split].merge(Findings.from_state(state["findings"]))
+    if not any(report.contacts for report in reports.values()):
+        why = f"; left out: {'; '.join(left_out.lines())}" if left_out else ""
+        raise UserError(f"source {source.name}: no contacts in any split; expected some{why}")
     return summarise(reports, found)
 
 

@@ -86,11 +86,11 @@ def write(
         task = functools.partial(_write_part, features=features)
         results = (runner or Local()).map(task, parts, apart)
         with _writing(folder):
-            _join(parts, results, staged, features())
             returned: dict[str, list[Any]] = {split: [] for split in splits}
             for part, result in zip(parts, results, strict=True):
                 returned[part.split].append(result["returned"])
             content = report(staged, returned)
+            _join(parts, results, staged, features())
             files = sorted(_shards(staged))
             content["files"] = {path.name: path.stat().length for path in files}
             text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
@@ -154,7 +154,7 @@ def _join(
     features: tfds.features.FeaturesDict,
 ) -> None:
     """Makes one data set of the files of the parts."""
-    info = _info(staged, parts[0].folder if parts else staged, features)
+    info = _info(staged, parts[0].folder, features)
     info.set_file_format("array_record")
     held: dict[str, list[tuple[epath.Path, int]]] = {}
     size: collections.Counter[str] = collections.Counter()
@@ -164,7 +164,7 @@ def _join(
             held.setdefault(part.split, []).extend(zip(files, result["shards"], strict=True))
             size[part.split] += result["bytes"]
     if not held:
-        raise UserError(f"{staged.parent.parent}: no records to write; expected some")
+        raise UserError(f"{parts[0].folder}: no records to write; expected some")
     infos = []
     for split, shards in held.items():
         template = tfds.core.ShardedFileTemplate(

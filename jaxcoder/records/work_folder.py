@@ -1,7 +1,9 @@
 """Folders for what is needed while records are made: patients' data, so removed for certain."""
 
 import contextlib
+import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -25,13 +27,22 @@ def work_folder(shared: epath.Path | None = None) -> Iterator[epath.Path]:
     for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(BlockingIOError):  # it is still at work
             if held := lock(folder):
-                folder.rmtree(missing_ok=True)
+                _remove(folder)
                 held.close()
     folder = parent / f"{_PREFIX}{uuid.uuid4().hex[:12]}"
     held = locked_folder(folder)
     try:
         yield folder
     finally:
-        folder.rmtree(missing_ok=True)
+        _remove(folder)
         if held is not None:
             held.close()
+
+
+def _remove(folder: epath.Path) -> None:
+    # While an error is on its way DuckDB may still write; what then stays, the next one removes.
+    for _ in range(10):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)

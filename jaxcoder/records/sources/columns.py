@@ -68,8 +68,9 @@ _SQL = {
     CODE: "nullif(CAST({} AS VARCHAR), '')",
     TEXT: "CAST({} AS VARCHAR)",
     # With a zone (Parquet keeps no other than UTC), in UTC, for the connection's TimeZone is that;
-    # without one, as it is.
-    TIME: "strftime(TRY_CAST({} AS TIMESTAMPTZ), '%Y-%m-%dT%H:%M:%S')",
+    # without one, as it is. No contact was before 1800: `10/4/25` is of no known year.
+    TIME: "CASE WHEN TRY_CAST({0} AS TIMESTAMPTZ) >= TIMESTAMPTZ '1800-01-01 00:00:00+00' "
+    "THEN strftime(TRY_CAST({0} AS TIMESTAMPTZ), '%Y-%m-%dT%H:%M:%S') END",
     # A decimal comma, unless three digits follow: 1,250 may be a thousand and more.
     NUMBER: "TRY_CAST(CASE typeof({0}) WHEN 'VARCHAR' THEN regexp_replace(CAST({0} AS VARCHAR), "
     r"'^ *([+-]?\d+),(\d{{1,2}}|\d{{4,}}) *$', '\1.\2') ELSE CAST({0} AS VARCHAR) END AS DOUBLE)",

@@ -47,7 +47,7 @@ def reading(where: str) -> Iterator[None]:
         yield
     except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
         raise  # a mistake of ours, in which no row is quoted
-    except (duckdb.Error, pa.ArrowException) as error:
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # pyarrow has OSErrors, too
         message = str(error)
         if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in message:
             raise UserError(
