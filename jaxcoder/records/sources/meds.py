@@ -290,7 +290,7 @@ class Meds(DescribedSource):
         return column if column in self._there else "NULL"
 
     def _check_admissions(self, connection: duckdb.DuckDBPyConnection) -> None:
-        if connection.execute("SELECT 1 FROM stays WHERE admissions > 0 LIMIT 1").fetchone():
+        if connection.execute("SELECT 1 FROM stays WHERE admissions > 0 LIMIT 1").fetchall():
             return
         # A word before a slash is no text of a patient.
         rows = connection.execute(
