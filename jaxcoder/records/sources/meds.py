@@ -22,10 +22,11 @@ from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import code_systems
 from jaxcoder.records.sources import columns, folder_source, parse_options
-from jaxcoder.records.sources.columns import CODE, ID, NUMBER, TEXT, literal, quoted
+from jaxcoder.records.sources.columns import CODE, ID, NUMBER, TEXT, quoted
 from jaxcoder.records.sources.descriptions import DescribedSource
 from jaxcoder.records.sources.folder_source import FolderOptions
 from jaxcoder.records.sources.meds_files import COMPULSORY, EVENTS, MedsFiles
+from jaxcoder.records.sources.prefixes import has, rest, system_of
 
 _CODES, _SPLITS = "metadata/codes", "metadata/subject_splits"
 _CONTACT_ID = "hadm_id"
@@ -130,8 +131,8 @@ class Meds(DescribedSource):
             return {}
         systems = self._chosen.systems
         return {
-            _CODES: f"SELECT {_rest(systems)} AS code, {_system(systems)} AS system, "
-            f"description AS title FROM {read(_CODES)} WHERE {_has(systems)}"
+            _CODES: f"SELECT {rest(systems)} AS code, {system_of(systems)} AS system, "
+            f"description AS title FROM {read(_CODES)} WHERE {has(systems)}"
         }
 
     def relations(
@@ -151,8 +152,8 @@ class Meds(DescribedSource):
         """SQL of the relations."""
         chosen = self._chosen
         coded = f"""
-            SELECT contact_id, {_rest(chosen.systems)} AS code, {_system(chosen.systems)} AS system,
-              'unknown' AS role, NULL AS rank
+            SELECT contact_id, {rest(chosen.systems)} AS code, 'unknown' AS role, NULL AS rank,
+              {system_of(chosen.systems)} AS system
             FROM {self._placed(chosen.systems, chosen.grace_hours)}"""
         queries = {"contacts": self._contacts(), "codes": coded}
         if not chosen.keep_uncoded:
@@ -162,55 +163,45 @@ class Meds(DescribedSource):
         name, names = "NULL", ""
         if _CODES in self._tables:
             # Several names of a code stand on lines of their own.
-            name, names = (
-                "name",
-                f"""LEFT JOIN (
-                SELECT code, min(split_part(nullif(description, ''), chr(10), 1)) AS name
-                FROM {read(_CODES)} GROUP BY code) USING (code)""",
-            )
-        if chosen.notes and "text_value" in self._there:
+            first = "min(split_part(nullif(description, ''), chr(10), 1)) AS name"
+            table = f"SELECT code, {first} FROM {read(_CODES)} GROUP BY code"
+            name, names = "name", f"LEFT JOIN ({table}) USING (code)"
+        if "text_value" in self._there:
             queries["notes"] = f"""
-                SELECT contact_id, time, lower({_rest(chosen.notes)}) AS kind, text_value AS text
+                SELECT contact_id, time, lower({rest(chosen.notes)}) AS kind, text_value AS text
                 FROM {self._placed(chosen.notes)}"""
-        if chosen.medications:
-            queries["medications"] = f"""
-                SELECT contact_id, time, CASE WHEN {name} IS NOT NULL THEN rest END AS code,
-                  coalesce({name}, rest) AS name, NULL AS dose, {self._optional("route")} AS route
-                FROM (SELECT *, {_rest(chosen.medications)} AS rest
-                  FROM {self._placed(chosen.medications)}) {names}"""
-        if chosen.labs:
-            # A number is written as it was before it was one: 500, not 500.0.
-            number = "regexp_replace(CAST({} AS VARCHAR), '\\.0$', '')"
-            queries["labs"] = f"""
-                SELECT contact_id, time, split_part(rest, '//', 1) AS code, {name} AS name,
-                  coalesce(nullif({self._optional("text_value")}, ''),
-                    {number.format(self._optional("numeric_value"))}) AS value,
-                  nullif(nullif(array_to_string(string_split(rest, '//')[2:], '//'), 'UNK'), '')
-                    AS unit, NULL AS low, NULL AS high, NULL AS flag
-                FROM (SELECT *, {_rest(chosen.labs)} AS rest
-                  FROM {self._placed(chosen.labs)}) {names}"""
+        queries["medications"] = f"""
+            SELECT contact_id, time, CASE WHEN {name} IS NOT NULL THEN rest END AS code,
+              coalesce({name}, rest) AS name, NULL AS dose, {self._optional("route")} AS route
+            FROM (SELECT *, {rest(chosen.medications)} AS rest
+              FROM {self._placed(chosen.medications)}) {names}"""
+        # A number as it was before it was one: 500, not 500.0.
+        number = f"CAST({self._optional('numeric_value')} AS VARCHAR)"
+        number = f"nullif(regexp_replace({number}, '\\.0$', ''), 'nan')"
+        queries["labs"] = f"""
+            SELECT contact_id, time, split_part(rest, '//', 1) AS code, {name} AS name,
+              coalesce(nullif({self._optional("text_value")}, ''), {number}) AS value,
+              nullif(array_to_string(string_split(rest, '//')[2:], '//'), 'UNK') AS unit,
+              NULL AS low, NULL AS high, NULL AS flag
+            FROM (SELECT *, {rest(chosen.labs)} AS rest
+              FROM {self._placed(chosen.labs)}) {names}"""
         return queries
 
     def _contacts(self) -> str:
         chosen = self._chosen
-        specialty, specialties = "NULL", ""
-        if chosen.specialty:
-            specialty, specialties = (
-                "specialty",
-                f"""LEFT JOIN (
-                SELECT contact_id, arg_max(rest, time) AS specialty
-                FROM (SELECT *, {_rest(chosen.specialty)} AS rest
-                  FROM {self._placed(chosen.specialty)})
-                WHERE rest NOT IN ('', 'UNK') GROUP BY contact_id) USING (contact_id)""",
-            )
         return f"""
-            SELECT contact_id, subject_id AS patient_id, start, "end", {specialty} AS specialty,
-              sex, date_sub('year', born, start) AS age
+            SELECT contact_id, subject_id AS patient_id, start, "end", specialty, sex,
+              date_sub('year', born, start) AS age
             FROM (SELECT * FROM stays WHERE admissions > 0) LEFT JOIN (
-                SELECT subject_id, min(time) FILTER ({_has(chosen.birth)}) AS born,
-                  min({_rest(chosen.sex)}) AS sex
-                FROM {self._events} WHERE {_has((*chosen.birth, *chosen.sex))} GROUP BY subject_id
-              ) USING (subject_id) {specialties}"""
+                SELECT subject_id, min(time) FILTER ({has(chosen.birth)}) AS born,
+                  min({rest(chosen.sex)}) AS sex
+                FROM {self._events} WHERE {has((*chosen.birth, *chosen.sex))} GROUP BY subject_id
+              ) USING (subject_id) LEFT JOIN (
+                SELECT contact_id, arg_max(rest, time) AS specialty
+                FROM (SELECT *, {rest(chosen.specialty)} AS rest
+                  FROM {self._placed(chosen.specialty)})
+                WHERE rest NOT IN ('', 'UNK') GROUP BY contact_id
+              ) USING (contact_id)"""
 
     def _stays(self) -> str:
         """SQL of what lies between admission and discharge, a row each, with how many of both."""
@@ -233,8 +224,8 @@ class Meds(DescribedSource):
                 PARTITION BY subject_id ORDER BY time
                 GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS under_way
               FROM (SELECT *, bool_and(admitted) OVER same = bool_or(admitted) OVER same AS alike
-                FROM (SELECT *, {_has(chosen.admission)} AS admitted FROM {self._events}
-                  WHERE {_has((*chosen.admission, *chosen.discharge))})
+                FROM (SELECT *, {has(chosen.admission)} AS admitted FROM {self._events}
+                  WHERE {has((*chosen.admission, *chosen.discharge))})
                 WINDOW same AS (PARTITION BY subject_id, time))))
             GROUP BY subject_id, stay"""
 
@@ -252,7 +243,7 @@ class Meds(DescribedSource):
         return f"""(
             SELECT * EXCLUDE (stays), coalesce({first}{", ".join(map(last.format, held))})
               AS contact_id
-            FROM (SELECT * FROM {self._events} WHERE {_has(prefixes)}) LEFT JOIN (
+            FROM (SELECT * FROM {self._events} WHERE {has(prefixes)}) LEFT JOIN (
                 SELECT subject_id, list({{contact_id: contact_id, start: start, "end": "end",
                   until: until}} ORDER BY start, contact_id) AS stays
                 FROM (SELECT *, coalesce("end", lead(start) OVER (PARTITION BY subject_id
@@ -329,31 +320,3 @@ class Meds(DescribedSource):
             ).fetchall()
             self._dropped[""].add(f"contacts: {reason}", example, count)
         connection.execute("DROP TABLE stays")
-
-
-def _longest(prefixes: Iterable[str]) -> list[str]:
-    return sorted(prefixes, key=len, reverse=True)
-
-
-def _begins(prefix: str) -> str:
-    return prefix if prefix.endswith("/") else f"{prefix}//"
-
-
-def _has(prefixes: Iterable[str]) -> str:
-    """SQL that is true of a code that has one of the prefixes."""
-    tests = [f"code = {literal(p)} OR starts_with(code, {literal(_begins(p))})" for p in prefixes]
-    return f"({' OR '.join(tests) or 'false'})"
-
-
-def _rest(prefixes: Iterable[str]) -> str:
-    """SQL of what follows the longest of the prefixes that a code has."""
-    cases = [
-        f"WHEN {_has([p])} THEN substr(code, {len(_begins(p)) + 1})" for p in _longest(prefixes)
-    ]
-    return f"CASE {' '.join(cases)} END" if cases else "NULL"
-
-
-def _system(systems: Mapping[str, str]) -> str:
-    """SQL of the system of a code, by the longest of the prefixes that it has."""
-    cases = [f"WHEN {_has([p])} THEN {literal(systems[p])}" for p in _longest(systems)]
-    return f"CASE {' '.join(cases)} END"

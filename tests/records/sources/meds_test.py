@@ -301,6 +301,7 @@ def test_an_admission_in_full(tmp_path):
         (1, day(1), "LAB//RESULT//50931//mg/dL", {"numeric_value": 412.0}),
         (1, day(2), "LAB//RESULT//50931//UNK", {"numeric_value": 6.1, "text_value": ""}),
         (1, day(2, 1), "LAB//RESULT//7//10^9//L", {"numeric_value": 3.0, "text_value": ">3"}),
+        (1, day(2, 2), "LAB//RESULT//8//", {"numeric_value": float("nan")}),
         (1, day(2), "LAB//SPECIMEN_COLLECTED//50931", {"hadm_id": 20}),
         (1, day(2), "LAB//220045//bpm", {"numeric_value": 80.0}),
         (1, day(2), "NOTE//Radiology", {"text_value": "Clear lungs.\n"}),
@@ -325,6 +326,7 @@ def test_an_admission_in_full(tmp_path):
         Lab("50931", "Glucose", "412", "mg/dL", time="2150-03-02T00:00:00"),
         Lab("50931", "", "6.1", "", time="2150-03-03T00:00:00"),
         Lab("7", "", ">3", "10^9//L", time="2150-03-03T01:00:00"),
+        Lab("8", "", "", "", time="2150-03-03T02:00:00"),
     )
     assert contact.notes == (Note("Clear lungs.\n", "radiology", "2150-03-03T00:00:00"),)
     assert dropped(source) == {}
