@@ -56,6 +56,8 @@ def meds(folder, shards, described=None, splits=None, without=()):
                 "parent_codes": pa.nulls(len(described), pa.list_(pa.string())),
             }
         )
+        # A code may have several rows.
+        table = pa.concat_tables([table, table])
         parquet.write_table(table, folder / "metadata" / "codes.parquet")
     if splits is not None:
         table = pa.table({"subject_id": list(splits), "split": list(splits.values())})
@@ -259,6 +261,7 @@ def test_ids_join_admission_and_discharge(tmp_path):
     events = [
         *stay(1, day(0), day(1), 5),
         (1, day(0, 1), "HOSPITAL_ADMISSION//URGENT//UNK", {"hadm_id": 5}),
+        (1, day(2), "HOSPITAL_DISCHARGE//DIED", {"hadm_id": 5}),
         (1, day(3), "HOSPITAL_DISCHARGE//HOME", {"hadm_id": 6}),
         (1, day(4), "HOSPITAL_ADMISSION//URGENT//UNK", {}),
         *labs_at(1, [day(9)], hadm_id=6),
@@ -270,7 +273,7 @@ def test_ids_join_admission_and_discharge(tmp_path):
     assert dropped(source) == {
         "contacts: admission repeated in its contact": 1,
         "contacts: admission without a discharge (kept)": 1,
-        "contacts: discharge without an admission of its own": 1,
+        "contacts: discharge without an admission of its own": 2,
         "contacts: no contact_id or no patient_id": 1,
         "labs: contact_id not in contacts": 1,
     }
