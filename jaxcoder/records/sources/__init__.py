@@ -14,7 +14,7 @@ from jaxcoder.records.runner import Local, Runner
 from jaxcoder.records.schema import Contact
 
 _READ = 2**28
-NAMES = ("codiesp", "mimic3", "mimic4", "omop", "synthetic", "tables")
+NAMES = ("codiesp", "meds", "mimic3", "mimic4", "omop", "synthetic", "tables")
 
 
 Part = Callable[[Findings], Iterator[Contact]]
@@ -122,6 +122,10 @@ def open_source(
         from jaxcoder.records.sources.codiesp import CodiEsp
 
         return CodiEsp(folder, options or {})
+    if name == "meds":
+        from jaxcoder.records.sources.meds import Meds
+
+        return Meds(folder, options or {})
     if name == "mimic3":
         from jaxcoder.records.sources.mimic3 import Mimic3
 

@@ -12,7 +12,11 @@ from jaxcoder.records.schema import SPLITS
 from jaxcoder.records.sources.staging import unlike
 from jaxcoder.records.split import split_of
 
-_NAMES = {**{split: split for split in SPLITS}, "val": "validation", "dev": "validation"}
+_NAMES = {
+    **{split: split for split in SPLITS},
+    **dict.fromkeys(("val", "dev", "tuning"), "validation"),
+    "held_out": "test",
+}
 
 
 def assign(

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxcoder.records.sources import folder_source
-from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
+from jaxcoder.records.sources.descriptions import DescribedSource
+from jaxcoder.records.sources.folder_source import FolderOptions
 
 CODES = ("D", "P", "DP")
 TEXTS = ("verbatim", "replication")
@@ -54,7 +55,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 """How the text of `--option key=value` is read."""
 
 
-class Mimic(FolderSource):
+class Mimic(DescribedSource):
     """Admissions; those with a code of the kind that the options ask for."""
 
     def service_at_discharge(self, read: Callable[[str], str], table: str) -> tuple[str, str]:

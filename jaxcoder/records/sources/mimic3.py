@@ -34,6 +34,8 @@ class Mimic3(Mimic):
         "patients": {"subject_id": ID, "gender": TEXT, "dob": TEXT},
         "diagnoses_icd": {"hadm_id": ID, "seq_num": TEXT, "icd9_code": CODE},
         "procedures_icd": {"hadm_id": ID, "seq_num": TEXT, "icd9_code": CODE},
+        "d_icd_diagnoses": {"icd9_code": CODE, "long_title": TEXT},
+        "d_icd_procedures": {"icd9_code": CODE, "long_title": TEXT},
         "services": {"hadm_id": ID, "transfertime": TEXT, "curr_service": TEXT},
         "prescriptions": {
             "hadm_id": ID,
@@ -76,6 +78,18 @@ class Mimic3(Mimic):
         compulsory += ["diagnoses_icd"] if "D" in chosen.codes else ["procedures_icd"]
         self._chosen = chosen
         super().__init__("mimic3", chosen, TableFiles(source_dir, self.columns, compulsory))
+
+    def titles(self, read: Callable[[str], str]) -> dict[str, str]:
+        """SQL of the titles of codes, of the kinds that are asked for."""
+        return {
+            table: f"SELECT icd9_code AS code, '{system}' AS system, long_title AS title "
+            f"FROM {read(table)}"
+            for letter, table, system in (
+                ("D", "d_icd_diagnoses", "icd9cm"),
+                ("P", "d_icd_procedures", "icd9cm-proc"),
+            )
+            if letter in self._chosen.codes and table in self._tables
+        }
 
     def queries(self, read: Callable[[str], str]) -> dict[str, str]:
         """SQL of the relations."""

@@ -71,6 +71,8 @@ class Mimic4(Mimic):
             "icd_code": CODE,
             "icd_version": TEXT,
         },
+        "hosp/d_icd_diagnoses": {"icd_code": CODE, "icd_version": TEXT, "long_title": TEXT},
+        "hosp/d_icd_procedures": {"icd_code": CODE, "icd_version": TEXT, "long_title": TEXT},
         "hosp/services": {"hadm_id": ID, "transfertime": TEXT, "curr_service": TEXT},
         "hosp/prescriptions": {
             "hadm_id": ID,
@@ -112,6 +114,21 @@ class Mimic4(Mimic):
         compulsory += ["hosp/procedures_icd"] * (chosen.codes == "P")
         self._chosen = chosen
         super().__init__("mimic4", chosen, TableFiles(source_dir, self.columns, compulsory))
+
+    def titles(self, read: Callable[[str], str]) -> dict[str, str]:
+        """SQL of the titles of codes, of the version and the kinds that are asked for."""
+        version = self._chosen.icd_version
+        return {
+            table: f"SELECT icd_code AS code, '{system}' AS system, long_title AS title "
+            f"FROM {read(table)} WHERE icd_version = '{version}'"
+            for letter, table, system in zip(
+                "DP",
+                ("hosp/d_icd_diagnoses", "hosp/d_icd_procedures"),
+                _SYSTEMS[version],
+                strict=True,
+            )
+            if letter in self._chosen.codes and table in self._tables
+        }
 
     def queries(self, read: Callable[[str], str]) -> dict[str, str]:
         """SQL of the relations."""

@@ -15,7 +15,8 @@ from jaxcoder import settings
 from jaxcoder.records import code_systems
 from jaxcoder.records.sources import folder_source, parse_options
 from jaxcoder.records.sources.columns import CODE, ID, TEXT
-from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
+from jaxcoder.records.sources.descriptions import DescribedSource
+from jaxcoder.records.sources.folder_source import FolderOptions
 from jaxcoder.records.sources.table_files import TableFiles
 
 CODES = ("source", "mapped")
@@ -47,7 +48,7 @@ class OmopOptions(FolderOptions):
         code_systems.canonical_system(self.system)
 
 
-class Omop(FolderSource):
+class Omop(DescribedSource):
     """Visits of an OMOP database."""
 
     columns = {
@@ -133,6 +134,15 @@ class Omop(FolderSource):
         tables = TableFiles(source_dir, self.columns, compulsory, unquoted)
         self._chosen = chosen
         super().__init__("omop", chosen, tables, chosen.system)
+
+    def titles(self, read: Callable[[str], str]) -> dict[str, str]:
+        """SQL of the names of the concepts of the vocabulary that is asked for."""
+        system = code_systems.canonical_system(self._chosen.vocabulary)
+        return {
+            "concept": f"SELECT concept_code AS code, '{system}' AS system, concept_name AS title "
+            f"FROM {read('concept')} WHERE lower(vocabulary_id) = "
+            f"'{self._chosen.vocabulary.lower()}'"
+        }
 
     def queries(self, read: Callable[[str], str]) -> dict[str, str]:
         """SQL of the relations."""

@@ -326,3 +326,47 @@ def test_mimic3_age_is_in_whole_years_and_unknown_without_a_birth(tmp_path):
     )
     found = contacts(open_source("mimic3", tmp_path, {}))
     assert {key: each.age for key, each in found.items()} == {"5": 17.0, "6": 18.0, "7": None}
+
+
+def test_the_demos_describe_their_codes(shared_data):
+    folder = shared_data / "mimic4_demo"
+    titles = list(rows_of(folder / "hosp" / "d_icd_diagnoses.csv.gz"))
+    for version in ("9", "10"):
+        source = open_source("mimic4", folder, {"icd_version": version, "codes": "D"})
+        plain = {code.replace(".", ""): title for code, title in source.descriptions.items()}
+        assert plain == {
+            row["icd_code"].strip(): row["long_title"]
+            for row in titles
+            if row["icd_version"] == version
+        }
+        for contact in contacts(source).values():
+            assert all(code.code in source.descriptions for code in contact.codes)
+    folder = shared_data / "mimic3_demo"
+    expected = {}
+    for kind, digits in (("PROCEDURES", 2), ("DIAGNOSES", 3)):
+        for row in rows_of(folder / f"D_ICD_{kind}.csv"):
+            code = row["icd9_code"]
+            place = digits + code.startswith("E")
+            expected[f"{code[:place]}.{code[place:]}".rstrip(".")] = row["long_title"]
+    source = open_source("mimic3", folder, {})
+    assert source.descriptions == expected
+    assert (expected["003.1"], expected["00.31"]) == (
+        "Salmonella septicemia",
+        "Computer assisted surgery with CT/CTA",
+    )
+
+
+def test_titles_are_of_the_codes_asked_for_and_decide_identity(mimic4):
+    assert open_source("mimic4", mimic4, {}).descriptions == {}
+    before = open_source("mimic4", mimic4, {}).identity
+    path = mimic4 / "hosp" / "d_icd_procedures.csv"
+    path.write_text("icd_code,icd_version,long_title\n02703DZ,10,Dilation\n0040,9,Repair\n")
+    source = open_source("mimic4", mimic4, {})
+    assert source.descriptions == {"02703DZ": "Dilation"}
+    assert source.identity["files"] != before["files"]
+    assert open_source("mimic4", mimic4, {"codes": "D"}).descriptions == {}
+    source = open_source("mimic4", mimic4, {"icd_version": "9"})
+    assert source.descriptions == {"00.40": "Repair"}
+    path.write_text("icd_code,icd_version\n0040,9\n")
+    with pytest.raises(UserError, match=r"d_icd_procedures.csv: column long_title is missing"):
+        open_source("mimic4", mimic4, {}).splits  # noqa: B018

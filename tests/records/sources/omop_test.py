@@ -204,3 +204,12 @@ def test_age_is_that_at_the_start_of_the_visit(folder, cohort):
     for ours, contact in zip(contacts(open_source("omop", folder, {})), cohort, strict=True):
         # Only the year of birth is known: half a year either way.
         assert abs(ours.age - contact.age) <= 3, datetime.date.fromisoformat(contact.start[:10])
+
+
+def test_codes_are_described_by_the_concepts_of_the_vocabulary(folder, cohort):
+    for options in ({}, {"codes": "mapped", "vocabulary": "icd10cm"}):
+        source = open_source("omop", folder, options)
+        codes = {code.code for contact in cohort for code in contact.codes}
+        expected = {code: f"about {code}" for code in codes}
+        assert source.descriptions == {**expected, "Z99": '"Quoted in part'}
+    assert open_source("omop", folder, {"vocabulary": "ICD9CM"}).descriptions == {}
