@@ -1,6 +1,7 @@
 """A source that is a folder of tables, which SQL turns into the relations."""
 
 import abc
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -11,7 +12,10 @@ from typing import Any
 
 import duckdb
 
-from jaxcoder.records.sources import fingerprint
+from jaxcoder.records import code_systems
+from jaxcoder.records.findings import Findings
+from jaxcoder.records.runner import Runner
+from jaxcoder.records.sources import Part, fingerprint
 from jaxcoder.records.sources.engine import reading, size
 from jaxcoder.records.sources.published import read_splits
 from jaxcoder.records.sources.relations import RelationalSource
@@ -62,11 +66,13 @@ class FolderSource(RelationalSource):
       files: from each relation to the table that messages name for it.
       by_file: the relations whose SQL reads that table once, row by row, so that each of its files
         can be read apart.
+      of_files: what is remembered of the source that names its files.
     """
 
     columns: Mapping[str, Mapping[str, str]]
     files: Mapping[str, str]
     by_file: frozenset[str] = frozenset()
+    of_files: tuple[str, ...] = ("_queries",)
 
     def __init__(
         self, source: str, options: FolderOptions, tables: TableFiles, system: str = "icd10"
@@ -88,6 +94,17 @@ class FolderSource(RelationalSource):
         self.name = options.name
         self._source, self._options, self._tables = source, options, tables
         self._published = read_splits(options.splits) if options.splits else None
+
+    def titles(self, read: Callable[[str], str]) -> dict[str, str]:
+        """From a table that has titles of codes to SQL of them: columns code, system, title.
+
+        Where a code has several, the first in the order of the tables wins, then of the alphabet.
+
+        Args:
+          read: from the name of a table that is there to SQL that reads it.
+        """
+        del read
+        return {}
 
     @abc.abstractmethod
     def queries(self, read: Callable[[str], str]) -> dict[str, str]:
@@ -121,7 +138,8 @@ class FolderSource(RelationalSource):
         for tables in self._tables.slices(self.files[relation]):
             found.append(copy.copy(self))
             found[-1]._tables = tables
-            found[-1].__dict__.pop("_queries", None)  # they name the files
+            for name in self.of_files:
+                found[-1].__dict__.pop(name, None)
         return found
 
     def where(self, relation: str) -> str:
@@ -142,10 +160,31 @@ class FolderSource(RelationalSource):
             held["splits"] = connection.from_arrow(self._published)
         return held
 
+    def parts(self, runner: Runner) -> tuple[Mapping[str, Sequence[Part]], Findings]:
+        """Reads every relation once; a table of titles that cannot be read is told before."""
+        _ = self.descriptions
+        return super().parts(runner)
+
+    @functools.cached_property
+    def descriptions(self) -> Mapping[str, str]:
+        """From codes, normalised, to their titles; of the kinds of codes that are asked for."""
+        found: dict[str, str] = {}
+        for table, query in self.titles(self._read).items():
+            with reading(self._tables.where(table)):
+                rows = self._header_connection.execute(
+                    f"SELECT code, system, title FROM ({query}) WHERE code <> '' AND title <> '' "
+                    "ORDER BY ALL"
+                ).fetchall()
+            for code, system, title in rows:
+                # No contact has a malformed code: those are counted when contacts are made.
+                with contextlib.suppress(ValueError):
+                    found.setdefault(code_systems.normalise(code, system), title)
+        return found
+
     @functools.cached_property
     def _queries(self) -> dict[str, str]:
-        def read(name: str) -> str:
-            with reading(self._tables.where(name)):
-                return self._tables.typed(self._header_connection, name, self.columns[name])
+        return self.queries(self._read)
 
-        return self.queries(read)
+    def _read(self, name: str) -> str:
+        with reading(self._tables.where(name)):
+            return self._tables.typed(self._header_connection, name, self.columns[name])

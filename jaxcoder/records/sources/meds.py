@@ -21,10 +21,11 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import code_systems
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.sources import columns, folder_source, parse_options
-from jaxcoder.records.sources.columns import CODE, ID, NUMBER, TEXT, quoted
-from jaxcoder.records.sources.descriptions import DescribedSource
-from jaxcoder.records.sources.folder_source import FolderOptions
+from jaxcoder.records.sources.columns import CODE, ID, NUMBER, TEXT, literal, quoted
+from jaxcoder.records.sources.engine import reading
+from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
 from jaxcoder.records.sources.meds_files import COMPULSORY, EVENTS, MedsFiles
 from jaxcoder.records.sources.prefixes import has, rest, system_of
 
@@ -105,7 +106,7 @@ _KINDS: dict[str, Callable[[str], Any]] = {
 }
 
 
-class Meds(DescribedSource):
+class Meds(FolderSource):
     """Admissions of a MEDS data set."""
 
     columns = {
@@ -113,10 +114,13 @@ class Meds(DescribedSource):
         _SPLITS: {"subject_id": ID, "split": TEXT},
     }
     files = dict.fromkeys(("contacts", "codes", "notes", "medications", "labs"), EVENTS)
+    by_file = frozenset({"codes", "notes", "medications", "labs"})
+    of_files = ("_queries", "_events")
 
     def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
         chosen = settings.build(MedsOptions, parse_options(options, _KINDS), "meds")
         self._chosen = chosen
+        self._stays_file: epath.Path | None = None
         super().__init__("meds", chosen, MedsFiles(source_dir, (_CODES, _SPLITS)))
 
     def where(self, relation: str) -> str:
@@ -135,18 +139,30 @@ class Meds(DescribedSource):
             f"description AS title FROM {read(_CODES)} WHERE {has(systems)}"
         }
 
+    def prepare(self, connection: duckdb.DuckDBPyConnection, folder: epath.Path) -> None:
+        """Leaves in the work folder what every event is looked up in: the contacts' stays."""
+        self._stays_file = folder / "stays.parquet"
+        with reading(self.where("contacts")):
+            connection.execute(
+                f"COPY ({self._stays()}) TO {literal(str(self._stays_file))} (FORMAT parquet)"
+            )
+            self._view_stays(connection)
+            self._check_admissions(connection)
+
     def relations(
         self, connection: duckdb.DuckDBPyConnection
     ) -> dict[str, duckdb.DuckDBPyRelation]:
-        """The relations, over a table of the contacts' stays, which are found once."""
-        with self._reading("contacts"):
-            header = connection is self._header_connection
-            connection.execute(
-                f"CREATE OR REPLACE TABLE stays AS {self._stays()} {'WITH NO DATA' * header}"
-            )
-            if not header:
-                self._check_admissions(connection)
+        """The relations, over a view of the contacts' stays."""
+        with reading(self.where("contacts")):
+            self._view_stays(connection)
         return super().relations(connection)
+
+    def _view_stays(self, connection: duckdb.DuckDBPyConnection) -> None:
+        if self._stays_file is None:  # for headers
+            connection.execute(f"CREATE OR REPLACE TABLE stays AS {self._stays()} WITH NO DATA")
+        else:
+            query = f"SELECT * FROM read_parquet({literal(str(self._stays_file))})"
+            connection.execute(f"CREATE OR REPLACE VIEW stays AS {query}")
 
     def queries(self, read: Callable[[str], str]) -> dict[str, str]:
         """SQL of the relations."""
@@ -254,7 +270,7 @@ class Meds(DescribedSource):
     @functools.cached_property
     def _there(self) -> dict[str, str]:
         """The columns of the events that are read, and what they hold."""
-        with self._reading("contacts"):
+        with reading(self.where("contacts")):
             query = self._tables.query(EVENTS)
             found = columns.by_name(
                 self._header_connection.sql(query).columns, self._tables.where(EVENTS)
@@ -295,9 +311,9 @@ class Meds(DescribedSource):
             "events that begin and end a contact by the options admission and discharge"
         )
 
-    def _assign(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _assign(self, connection: duckdb.DuckDBPyConnection) -> Findings:
         """Counts, too, what is odd about admissions and discharges."""
-        super()._assign(connection)
+        dropped = super()._assign(connection)
         before = "PARTITION BY subject_id ORDER BY start, contact_id ROWS BETWEEN UNBOUNDED"
         for reason, number, where in (
             ("admission without a discharge (kept)", "1", "admissions > 0 AND discharges = 0"),
@@ -318,5 +334,5 @@ class Meds(DescribedSource):
                   SELECT *, max("end") OVER ({before} PRECEDING AND 1 PRECEDING) AS latest
                   FROM stays) WHERE {where}"""
             ).fetchall()
-            self._dropped[""].add(f"contacts: {reason}", example, count)
-        connection.execute("DROP TABLE stays")
+            dropped.add(f"contacts: {reason}", example, count)
+        return dropped

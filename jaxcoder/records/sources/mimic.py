@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxcoder.records.sources import folder_source
-from jaxcoder.records.sources.descriptions import DescribedSource
-from jaxcoder.records.sources.folder_source import FolderOptions
+from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
 
 CODES = ("D", "P", "DP")
 TEXTS = ("verbatim", "replication")
@@ -55,7 +54,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 """How the text of `--option key=value` is read."""
 
 
-class Mimic(DescribedSource):
+class Mimic(FolderSource):
     """Admissions; those with a code of the kind that the options ask for."""
 
     def service_at_discharge(self, read: Callable[[str], str], table: str) -> tuple[str, str]:

@@ -15,8 +15,7 @@ from jaxcoder import settings
 from jaxcoder.records import code_systems
 from jaxcoder.records.sources import folder_source, parse_options
 from jaxcoder.records.sources.columns import CODE, ID, TEXT
-from jaxcoder.records.sources.descriptions import DescribedSource
-from jaxcoder.records.sources.folder_source import FolderOptions
+from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
 from jaxcoder.records.sources.table_files import TableFiles
 
 CODES = ("source", "mapped")
@@ -48,7 +47,7 @@ class OmopOptions(FolderOptions):
         code_systems.canonical_system(self.system)
 
 
-class Omop(DescribedSource):
+class Omop(FolderSource):
     """Visits of an OMOP database."""
 
     columns = {

@@ -54,7 +54,7 @@ class RelationalSource(Source):
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs of the source: nothing that is open."""
-        here = ("_exits", "_header_connection", "_parts", "_dropped")
+        here = ("_exits", "_header_connection", "_parts", "_dropped", "descriptions")
         return {key: value for key, value in self.__dict__.items() if key not in here}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -62,6 +62,9 @@ class RelationalSource(Source):
         self.__dict__.update(state)
         self._exits = contextlib.ExitStack()
         weakref.finalize(self, self._exits.close)
+
+    def prepare(self, connection: duckdb.DuckDBPyConnection, folder: epath.Path) -> None:
+        """Leaves in the work folder what the relations need, before they are asked for."""
 
     @abc.abstractmethod
     def relations(
@@ -99,6 +102,7 @@ class RelationalSource(Source):
         if rows > _LARGE:  # so many that the last ones end at about the same time
             wanted = max(wanted, 4 * runner.processes)
         with connected(self._memory) as connection:
+            self.prepare(connection, folder)
             dropped = self._assign(connection)
             numbers = place(connection, folder, min(wanted, MOST_PARTS))
             known = connection.execute("SELECT min(contact_id) FROM ids").fetchall()[0][0]

@@ -1,16 +1,21 @@
 """Tables of a folder, found by name: Parquet, CSV, or folders of Parquet parts."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterable, Mapping
 
 import duckdb
+import pyarrow as pa
 from etils import epath
+from pyarrow import parquet
 
 from jaxcoder.errors import UserError
 from jaxcoder.records.sources import columns, csv_files
 
 _MOST_SLICES = 64
+_LEAST_ROW = 100
+"""Bytes of a row, however well its file is packed."""
 ENDINGS = (".parquet", *csv_files.ENDINGS)
 
 
@@ -91,7 +96,15 @@ class TableFiles:
     def size_of_rows(self) -> int:
         """About how many bytes the rows take in memory, unpacked: rather too many than too few."""
         grown = {".csv": 2, ".parquet": 12}  # the least and the most packed; others lie between
-        return sum(grown.get(path.suffix, 10) * path.stat().length for path in self.paths())
+        total = 0
+        for path in self.paths():
+            rows = 0
+            if path.suffix == ".parquet":
+                # One that cannot be read is told when it is.
+                with path.open("rb") as file, contextlib.suppress(OSError, pa.ArrowException):
+                    rows = parquet.read_metadata(file).num_rows
+            total += max(grown.get(path.suffix, 10) * path.stat().length, rows * _LEAST_ROW)
+        return total
 
     def query(self, name: str) -> str:
         """SQL that reads a table as it is; CSV as text, so that codes keep their leading zeros.

@@ -276,6 +276,7 @@ def test_ids_join_admission_and_discharge(tmp_path):
         "contacts: discharge without an admission of its own": 2,
         "contacts: no contact_id or no patient_id": 1,
         "labs: contact_id not in contacts": 1,
+        "labs.time: more than a day after the contact's end (kept)": 1,
     }
 
 
