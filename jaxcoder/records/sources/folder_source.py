@@ -10,10 +10,10 @@ from typing import Any
 
 import duckdb
 
-from jaxcoder.records.sources import fingerprint
+from jaxcoder.errors import UserError
 from jaxcoder.records.sources.published import read_splits
 from jaxcoder.records.sources.relations import RelationalSource, size
-from jaxcoder.records.sources.table_files import TableFiles
+from jaxcoder.records.sources.table_files import SourceTables
 from jaxcoder.records.split import split_of
 
 
@@ -64,14 +64,14 @@ class FolderSource(RelationalSource):
     files: Mapping[str, str]
 
     def __init__(
-        self, source: str, options: FolderOptions, tables: TableFiles, system: str = "icd10"
+        self, source: str, options: FolderOptions, tables: SourceTables, system: str = "icd10"
     ) -> None:
         """Joins options and files.
 
         Args:
           source: its name.
           options: of it.
-          tables: the files.
+          tables: the files, or the tables of a database.
           system: code system of codes that name none.
         """
         super().__init__(
@@ -94,7 +94,7 @@ class FolderSource(RelationalSource):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Source, options that decide content, the published split, and the state of every file."""
+        """Source, options that decide content, the published split, and the state of the tables."""
         options = dataclasses.asdict(self._options)
         del options["memory_limit"]
         content: dict[str, Any] = {"source": self._source, "options": options}
@@ -102,23 +102,28 @@ class FolderSource(RelationalSource):
             pairs = zip(*self._published.to_pydict().values(), strict=True)
             rows = "".join(f"{contact_id}\t{split}\n" for contact_id, split in pairs)
             content["published"] = hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()
-        return content | {"files": fingerprint(self._tables.folder, self._tables.paths())}
+        return content | self._tables.state
 
     def size_of_rows(self) -> int:
-        """By the sizes of the files."""
+        """By the sizes of the tables."""
         return self._tables.size_of_rows()
 
     def where(self, relation: str) -> str:
-        """The main file of a relation."""
+        """The main table of a relation."""
         if relation == "splits":
             return self._options.splits
         return self._tables.where(self.files.get(relation, relation))
+
+    def refusal(self, relation: str, message: str) -> UserError:
+        """As files or database have it."""
+        return self._tables.refusal(self.where(relation), message)
 
     def relations(
         self, connection: duckdb.DuckDBPyConnection
     ) -> dict[str, duckdb.DuckDBPyRelation]:
         """The relations that the options ask for."""
         held = {}
+        self._tables.attach(connection)
         for relation, query in self._queries.items():
             with self._reading(relation):
                 held[relation] = connection.sql(query)

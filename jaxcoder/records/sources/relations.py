@@ -24,10 +24,9 @@ from jaxcoder.errors import UserError
 from jaxcoder.lock import lock
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import SPLITS, Contact
-from jaxcoder.records.sources import columns
+from jaxcoder.records.sources import columns, csv_files
 from jaxcoder.records.sources.assignment import assign
 from jaxcoder.records.sources.columns import COLUMNS, typed
-from jaxcoder.records.sources.csv_files import refusal
 from jaxcoder.records.sources.nest import Groups, nest
 from jaxcoder.records.sources.staging import LEFT_OUT, MOST_PARTS, Staging, failable
 
@@ -94,6 +93,10 @@ class RelationalSource(abc.ABC):
     def where(self, relation: str) -> str:
         """What messages call a relation: its file, where it has one."""
         return relation
+
+    def refusal(self, relation: str, message: str) -> UserError:
+        """What a user is told of a relation that DuckDB cannot read; its message may quote rows."""
+        return csv_files.refusal(self.where(relation), message)
 
     def dropped(self, split: str) -> Mapping[str, int]:
         """From a reason to a number of rows; the split `""` has those that belong to no split."""
@@ -262,7 +265,7 @@ class RelationalSource(abc.ABC):
                     "the temporary folder is full; raise option memory_limit, or set TMPDIR to "
                     "another disk"
                 ) from None
-            raise refusal(self.where(relation), message) from None
+            raise self.refusal(relation, message) from None
 
 
 def _remove_abandoned() -> None:
