@@ -1,20 +1,10 @@
-"""Tables of a PostgreSQL database, streamed: nothing is exported, nothing but reading is asked for.
+"""Tables of a PostgreSQL database in the place of files: streamed, not exported."""
 
-The driver is ADBC's (https://arrow.apache.org/adbc), a wheel with libpq in it: rows come as Arrow
-batches of 16 MB through binary COPY. DuckDB's own extension for PostgreSQL is downloaded when it is
-first used, and must be built for just the version of DuckDB, which a hospital's firewall and this
-project's pins stand against.
-"""
-
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import re
-import urllib.parse
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import duckdb
@@ -23,6 +13,7 @@ import pyarrow as pa
 from jaxcoder.errors import UserError
 from jaxcoder.records.sources import columns
 from jaxcoder.records.sources.columns import literal, quoted
+from jaxcoder.records.sources.database import Database, split_uri
 from jaxcoder.records.sources.table_files import SourceTables
 
 _GROWTH = 4
@@ -31,20 +22,8 @@ _GROWTH = 4
 _ATTACHED = "postgres_"
 """Before the name of a table, in DuckDB."""
 
-_SETTINGS = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO",
-    "client_encoding": "UTF8",
-    # Rows come in the order in which they lie, as those of a file do.
-    "synchronize_seqscans": "off",
-    "max_parallel_workers_per_gather": "0",
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "application_name": "jaxcoder",
-}
-
 _FOUND = """
-    SELECT lower(relname), relname, nspname, relkind::text, pg_class.oid::bigint, attname,
+    SELECT lower(relname), relname, nspname, pg_class.oid::bigint, attname,
       has_schema_privilege(pg_namespace.oid, 'USAGE')
         AND has_column_privilege(pg_class.oid, attnum, 'SELECT')
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -79,7 +58,6 @@ _READ = """
 class _Table:
     schema: str
     name: str
-    kind: str
     id: int
     names: list[str]
     readable: set[str]
@@ -88,8 +66,7 @@ class _Table:
 class PostgresTables(SourceTables):
     """Tables, views and foreign tables of one or more schemas; every value comes as text.
 
-    An empty text is null, as in a CSV file. All is read in one snapshot of the database, for which
-    a transaction stays open while the source does.
+    An empty text is null, as in a CSV file.
 
     Its state, which makes records those of another content, is taken over the storage, sizes and
     counted changes of every table that is read, also below views. Reading nothing, it may see a
@@ -110,21 +87,11 @@ class PostgresTables(SourceTables):
         Raises:
           UserError: a password in the URI.
         """
-        # libpq knows more forms than urllib: whatever may be a password is taken for one.
-        if re.search(r"//[^@]*:.*@|password=", uri, re.IGNORECASE):
-            raise UserError(
-                "--source_dir postgresql://…: holds a password, which would stay in the shell's "
-                "history and in reports; expected none; put it in PGPASSWORD, ~/.pgpass or a "
-                "service file"
-            )
-        base, _, query = uri.partition("?")
-        parameters = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+        base, parameters = split_uri(uri)
         self._schemas = parameters.pop("schema", "public").split(",")
         self._snapshot = parameters.pop("snapshot", "")
-        query = urllib.parse.urlencode(parameters, quote_via=urllib.parse.quote)
-        self._base, self._uri = base, f"{base}?{query}" if query else base
+        self._database = Database(base, parameters)
         self._names, self._compulsory = names, tuple(compulsory)
-        self._failure: UserError | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._tables
@@ -136,7 +103,7 @@ class PostgresTables(SourceTables):
         Raises:
           UserError: a foreign table, of which the server knows nothing.
         """
-        content: list[Any] = [self._base.rpartition("/")[2], self._schemas, self._snapshot]
+        content: list[Any] = [self._database.name.rpartition("/")[2], self._schemas, self._snapshot]
         if not self._snapshot:
             names = {table.id: name for name, table in self._tables.items()}
             for root, _, kind, *_ in self._read:
@@ -153,7 +120,11 @@ class PostgresTables(SourceTables):
     def where(self, name: str) -> str:
         """The table, behind its database."""
         table = self._tables.get(name)
-        return f"{self._base} {table.schema}.{table.name}" if table else f"{self._base} {name}"
+        return (
+            f"{self._database.name} {table.schema}.{table.name}"
+            if table
+            else f"{self._database.name} {name}"
+        )
 
     def size_of_rows(self) -> int:
         """By the sizes on the server's disk."""
@@ -182,13 +153,17 @@ class PostgresTables(SourceTables):
 
     def attach(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Gives a connection a view of each table."""
-        for name in self._tables:
-            stream = _Stream(self._wanted(name), self._rows(name))
+        for name, table in self._tables.items():
+            wanted = self._wanted(name)
+            texts = (f"nullif({quoted(each)}::text, '') AS {quoted(each)}" for each in wanted)
+            query = f"SELECT {', '.join(texts)} FROM {quoted(table.schema)}.{quoted(table.name)}"
+            stream = _Stream(self._database, query, wanted, self.where(name))
             connection.register(f"{_ATTACHED}{name}", stream)
 
     def refusal(self, where: str, message: str) -> UserError:
         """What stopped the reading, if it was the database."""
-        return self._failure or super().refusal(where, message)
+        failure = self._database.failure
+        return UserError(failure) if failure else super().refusal(where, message)
 
     def _wanted(self, name: str) -> list[str]:
         """The columns of a table that are read, as they are spelt."""
@@ -200,19 +175,19 @@ class PostgresTables(SourceTables):
     @functools.cached_property
     def _tables(self) -> dict[str, _Table]:
         names = [*self._names]
-        rows = self._ask(_FOUND.format(names=_list(names), schemas=_list(self._schemas)))
+        rows = self._database.ask(_FOUND.format(names=_list(names), schemas=_list(self._schemas)))
         tables: dict[str, _Table] = {}
         # Those of the first schema last, so that they stand.
-        for key, name, schema, kind, number, column, readable in sorted(
+        for key, name, schema, number, column, readable in sorted(
             rows, key=lambda row: -self._schemas.index(row[2])
         ):
             if key not in tables or tables[key].schema != schema:
-                tables[key] = _Table(schema, name, kind, number, [], set())
+                tables[key] = _Table(schema, name, number, [], set())
             table = tables[key]
             if table.name != name:
                 raise UserError(
-                    f"{self._base}: tables {table.name} and {name} in schema {schema}; expected "
-                    "one; rename the other"
+                    f"{self._database.name}: tables {table.name} and {name} in schema {schema}; "
+                    "expected one; rename the other"
                 )
             table.names.append(column)
             if readable:
@@ -223,114 +198,35 @@ class PostgresTables(SourceTables):
         return {name: tables[name] for name in names if name in tables}
 
     def _absent(self, name: str) -> UserError:
-        schemas = self._ask(
+        schemas = self._database.ask(
             "SELECT DISTINCT nspname FROM pg_class JOIN pg_namespace "
             f"ON pg_namespace.oid = relnamespace WHERE lower(relname) = {literal(name)}"
         )
-        there = ", ".join(sorted(schema for (schema,) in schemas)) or "in none"
+        there = ", ".join(sorted(schema for (schema,) in schemas)) or "none"
         return UserError(
-            f"{self._base}: no table {name} in schema {', '.join(self._schemas)}; it is "
+            f"{self._database.name}: no table {name} in schema {', '.join(self._schemas)}; it is "
             f"compulsory; schemas that have it: {there}; name one in the URI: ?schema=SCHEMA"
         )
 
     @functools.cached_property
     def _read(self) -> list[tuple[Any, ...]]:
         ids = ", ".join(str(table.id) for table in self._tables.values())
-        return self._ask(_READ.format(ids=ids))
-
-    def _ask(self, query: str) -> list[tuple[Any, ...]]:
-        with self._refusing(self._base), self._first[0].cursor() as cursor:
-            cursor.execute(query)
-            return cursor.fetchall()
-
-    @functools.cached_property
-    def _first(self) -> tuple[Any, str]:
-        """The connection that keeps the snapshot of all others, and the snapshot's name."""
-        connection = self._connect()
-        weakref.finalize(self, connection.close)
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_export_snapshot()")
-            return connection, cursor.fetchone()[0]
-
-    @functools.cached_property
-    def _driver(self) -> Any:
-        try:
-            from adbc_driver_postgresql import dbapi
-
-            return dbapi
-        except ImportError:
-            raise UserError(
-                f"{self._base}: the driver of PostgreSQL is not installed; install it with "
-                "`pip install 'jaxcoder[postgres]'`"
-            ) from None
-
-    def _connect(self, snapshot: str = "") -> Any:
-        try:
-            connection = self._driver.connect(self._uri, autocommit=True)
-        except self._driver.Error as error:
-            _, _, reason = str(error).partition("Failed to connect: ")
-            raise UserError(
-                f"{self._base}: no connection ({' '.join(reason.split())}); expected server, "
-                "database and user as `psql URI` takes them, and the password in PGPASSWORD, "
-                "~/.pgpass or a service file"
-            ) from None
-        with contextlib.ExitStack() as unfinished, self._refusing(self._base):
-            unfinished.callback(connection.close)
-            with connection.cursor() as cursor:
-                cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                if snapshot:
-                    cursor.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
-                for name, value in _SETTINGS.items():
-                    cursor.execute(f"SET LOCAL {name} = {literal(value)}")
-            unfinished.pop_all()
-        return connection
-
-    def _rows(self, name: str) -> Callable[[], Iterator[pa.RecordBatch]]:
-        """What reads a table once."""
-        table, snapshot = self._tables[name], self._first[1]
-        reads = ", ".join(
-            f"nullif({quoted(each)}::text, '') AS {quoted(each)}" for each in self._wanted(name)
-        )
-        query = f"SELECT {reads} FROM {quoted(table.schema)}.{quoted(table.name)}"
-
-        def read() -> Iterator[pa.RecordBatch]:
-            with (
-                self._refusing(self.where(name)),
-                self._connect(snapshot) as connection,
-                connection.cursor() as cursor,
-            ):
-                cursor.execute(query)
-                yield from cursor.fetch_record_batch()
-
-        return read
-
-    @contextlib.contextmanager
-    def _refusing(self, where: str) -> Iterator[None]:
-        """Turns the driver's errors into the user's, without what they quote: values, maybe."""
-        try:
-            yield
-        except (self._driver.Error, pa.ArrowException, OSError) as error:
-            state = getattr(error, "sqlstate", None)
-            reason = f"SQLSTATE {state}" if state else "the connection broke"
-            self._failure = UserError(
-                f"{where}: PostgreSQL did not give all rows ({reason}); expected them; the "
-                "server's log says why; mend that, and run the command again"
-            )
-            raise self._failure from None
+        return self._database.ask(_READ.format(ids=ids))
 
 
 class _Stream:
     """Rows that DuckDB may scan more than once: each time they are asked for anew."""
 
-    def __init__(self, names: list[str], read: Callable[[], Iterator[pa.RecordBatch]]) -> None:
+    def __init__(self, database: Database, query: str, names: list[str], where: str) -> None:
         self._schema = pa.schema([(name, pa.string()) for name in names])
-        self._read = read
+        self._database, self._query, self._where = database, query, where
 
     def __arrow_c_schema__(self) -> object:
         return self._schema.__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        reader = pa.RecordBatchReader.from_batches(self._schema, self._read())
+        batches = self._database.stream(self._query, self._where)
+        reader = pa.RecordBatchReader.from_batches(self._schema, batches)
         return reader.__arrow_c_stream__(requested_schema)
 
 
