@@ -14,6 +14,7 @@ from jaxcoder.records.runner import Local, Runner
 from jaxcoder.records.schema import Contact
 
 _READ = 2**28
+_OF_DATABASES = ("omop", "tables")
 NAMES = ("codiesp", "meds", "mimic3", "mimic4", "omop", "synthetic", "tables")
 
 
@@ -95,21 +96,28 @@ def open_source(
 
     Args:
       name: one of `NAMES`.
-      source_dir: the folder with its files; not needed by `synthetic`.
+      source_dir: the folder with its files; not needed by `synthetic`. Of `omop` and `tables` it
+        may be a PostgreSQL database: `postgresql://USER@HOST/DATABASE?schema=SCHEMA`.
       options: the source's own, such as `{"language": "es"}`; values may be text, as from a command
         line.
 
     Returns:
-      The source. Nothing but headers has been read.
+      The source. Nothing but headers has been read; of a database, nothing.
 
     Raises:
       UserError: an unknown name or option, or a folder that is not there or not of the source's
         layout.
     """
-    folder = None if source_dir is None else epath.Path(source_dir)
     if name not in NAMES:
         raise UserError(f"--source {name}: unknown source; expected one of {', '.join(NAMES)}")
-    if name != "synthetic":
+    uri = str(source_dir) if str(source_dir).startswith(("postgresql:", "postgres:")) else ""
+    if uri and name not in _OF_DATABASES:
+        raise UserError(
+            f"--source {name}: does not read databases; expected --source_dir FOLDER, or one of "
+            f"the sources {', '.join(_OF_DATABASES)}"
+        )
+    folder = None if source_dir is None or uri else epath.Path(source_dir)
+    if name != "synthetic" and not uri:
         if folder is None:
             raise UserError(
                 f"--source {name}: needs --source_dir (in a config records.source_dir), the folder "
@@ -137,11 +145,11 @@ def open_source(
     if name == "omop":
         from jaxcoder.records.sources.omop import Omop
 
-        return Omop(folder, options or {})
+        return Omop(uri or folder, options or {})
     if name == "tables":
         from jaxcoder.records.sources.tables import Tables
 
-        return Tables(folder, options or {})
+        return Tables(uri or folder, options or {})
     from jaxcoder.records.sources.synthetic.source import Synthetic
 
     return Synthetic(folder, options or {})

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import duckdb
 import pyarrow as pa
@@ -37,11 +37,12 @@ def connected(memory: int, threads: int = 0) -> Iterator[duckdb.DuckDBPyConnecti
 
 
 @contextlib.contextmanager
-def reading(where: str) -> Iterator[None]:
+def reading(where: str, refuse: Callable[[str, str], UserError] = refusal) -> Iterator[None]:
     """Turns DuckDB's errors into the user's, without the rows that they quote: notes, maybe.
 
     Args:
       where: what is read: its file.
+      refuse: from that and DuckDB's message to what the user is told.
     """
     try:
         yield
@@ -54,7 +55,7 @@ def reading(where: str) -> Iterator[None]:
                 f"{where}: does not fit memory_limit, or the temporary folder is full; raise "
                 "option memory_limit, or set TMPDIR to another disk"
             ) from None
-        raise refusal(where, message) from None
+        raise refuse(where, message) from None
 
 
 def size(text: str) -> int:

@@ -12,14 +12,15 @@ from typing import Any
 
 import duckdb
 
+from jaxcoder.errors import UserError
 from jaxcoder.records import code_systems
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.runner import Runner
-from jaxcoder.records.sources import Part, fingerprint
+from jaxcoder.records.sources import Part
 from jaxcoder.records.sources.engine import reading, size
 from jaxcoder.records.sources.published import read_splits
 from jaxcoder.records.sources.relations import RelationalSource
-from jaxcoder.records.sources.table_files import TableFiles
+from jaxcoder.records.sources.table_files import SourceTables
 from jaxcoder.records.split import parse_shares, split_of
 
 
@@ -75,14 +76,14 @@ class FolderSource(RelationalSource):
     of_files: tuple[str, ...] = ("_queries",)
 
     def __init__(
-        self, source: str, options: FolderOptions, tables: TableFiles, system: str = "icd10"
+        self, source: str, options: FolderOptions, tables: SourceTables, system: str = "icd10"
     ) -> None:
         """Joins options and files.
 
         Args:
           source: its name.
           options: of it.
-          tables: the files.
+          tables: the files, or the tables of a database.
           system: code system of codes that name none.
         """
         super().__init__(
@@ -116,7 +117,7 @@ class FolderSource(RelationalSource):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Source, options that decide content, the published split, and the state of every file."""
+        """Source, options that decide content, the published split, and the state of the tables."""
         options = dataclasses.asdict(self._options)
         del options["memory_limit"]
         content: dict[str, Any] = {"source": self._source, "options": options}
@@ -124,10 +125,10 @@ class FolderSource(RelationalSource):
             pairs = zip(*self._published.to_pydict().values(), strict=True)
             rows = "".join(f"{contact_id}\t{split}\n" for contact_id, split in pairs)
             content["published"] = hashlib.blake2b(rows.encode(), digest_size=8).hexdigest()
-        return content | {"files": fingerprint(self._tables.folder, self._tables.paths())}
+        return content | self._tables.state
 
     def size_of_rows(self) -> int:
-        """By the sizes of the files."""
+        """By the sizes of the tables."""
         return self._tables.size_of_rows()
 
     def slices(self, relation: str) -> Sequence[RelationalSource]:
@@ -143,18 +144,23 @@ class FolderSource(RelationalSource):
         return found
 
     def where(self, relation: str) -> str:
-        """The main file of a relation."""
+        """The main table of a relation."""
         if relation == "splits":
             return self._options.splits
         return self._tables.where(self.files.get(relation, relation))
+
+    def refusal(self, where: str, message: str) -> UserError:
+        """As files or database have it."""
+        return self._tables.refusal(where, message)
 
     def relations(
         self, connection: duckdb.DuckDBPyConnection
     ) -> dict[str, duckdb.DuckDBPyRelation]:
         """The relations that the options ask for."""
         held = {}
+        self._tables.attach(connection)
         for relation, query in self._queries.items():
-            with reading(self.where(relation)):
+            with self.reading(relation):
                 held[relation] = connection.sql(query)
         if self._published is not None:
             held["splits"] = connection.from_arrow(self._published)
@@ -170,7 +176,7 @@ class FolderSource(RelationalSource):
         """From codes, normalised, to their titles; of the kinds of codes that are asked for."""
         found: dict[str, str] = {}
         for table, query in self.titles(self._read).items():
-            with reading(self._tables.where(table)):
+            with reading(self._tables.where(table), self.refusal):
                 rows = self._header_connection.execute(
                     f"SELECT code, system, title FROM ({query}) WHERE code <> '' AND title <> '' "
                     "ORDER BY ALL"
@@ -186,5 +192,5 @@ class FolderSource(RelationalSource):
         return self.queries(self._read)
 
     def _read(self, name: str) -> str:
-        with reading(self._tables.where(name)):
+        with reading(self._tables.where(name), self.refusal):
             return self._tables.typed(self._header_connection, name, self.columns[name])

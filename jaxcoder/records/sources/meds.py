@@ -24,7 +24,6 @@ from jaxcoder.records import code_systems
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.sources import columns, folder_source, parse_options
 from jaxcoder.records.sources.columns import CODE, ID, NUMBER, TEXT, literal, quoted
-from jaxcoder.records.sources.engine import reading
 from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
 from jaxcoder.records.sources.meds_files import COMPULSORY, EVENTS, MedsFiles
 from jaxcoder.records.sources.prefixes import has, rest, system_of
@@ -142,7 +141,7 @@ class Meds(FolderSource):
     def prepare(self, connection: duckdb.DuckDBPyConnection, folder: epath.Path) -> None:
         """Leaves in the work folder what every event is looked up in: the contacts' stays."""
         self._stays_file = folder / "stays.parquet"
-        with reading(self.where("contacts")):
+        with self.reading("contacts"):
             connection.execute(
                 f"COPY ({self._stays()}) TO {literal(str(self._stays_file))} (FORMAT parquet)"
             )
@@ -153,7 +152,7 @@ class Meds(FolderSource):
         self, connection: duckdb.DuckDBPyConnection
     ) -> dict[str, duckdb.DuckDBPyRelation]:
         """The relations, over a view of the contacts' stays."""
-        with reading(self.where("contacts")):
+        with self.reading("contacts"):
             self._view_stays(connection)
         return super().relations(connection)
 
@@ -270,7 +269,7 @@ class Meds(FolderSource):
     @functools.cached_property
     def _there(self) -> dict[str, str]:
         """The columns of the events that are read, and what they hold."""
-        with reading(self.where("contacts")):
+        with self.reading("contacts"):
             query = self._tables.query(EVENTS)
             found = columns.by_name(
                 self._header_connection.sql(query).columns, self._tables.where(EVENTS)

@@ -2,7 +2,8 @@
 
 The folder holds person, visit_occurrence, condition_occurrence, concept, and if there are any note,
 drug_exposure, measurement, concept_relationship, provider, care_site, as CSV (also with tabs) or
-Parquet. A contact is a visit. Rows without a visit are counted as such.
+Parquet; or a PostgreSQL database does. A contact is a visit. Rows without a visit are counted as
+such.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from jaxcoder.records import code_systems
 from jaxcoder.records.sources import folder_source, parse_options
 from jaxcoder.records.sources.columns import CODE, ID, TEXT
 from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
-from jaxcoder.records.sources.table_files import TableFiles
+from jaxcoder.records.sources.table_files import open_tables
 
 CODES = ("source", "mapped")
 
@@ -124,13 +125,13 @@ class Omop(FolderSource):
     }
     by_file = frozenset({"codes", "notes", "medications", "labs"})
 
-    def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, source_dir: epath.Path | str, options: Mapping[str, Any]) -> None:
         chosen = settings.build(OmopOptions, parse_options(options, folder_source.KINDS), "omop")
         compulsory = ["person", "visit_occurrence", "condition_occurrence", "concept"]
         compulsory += ["concept_relationship"] * (chosen.codes == "mapped")
         # Athena writes its vocabulary with tabs and without quotes.
         unquoted = ("concept", "concept_relationship")
-        tables = TableFiles(source_dir, self.columns, compulsory, unquoted)
+        tables = open_tables(source_dir, self.columns, compulsory, unquoted)
         self._chosen = chosen
         super().__init__("omop", chosen, tables, chosen.system)
 

@@ -14,7 +14,7 @@ from etils import epath
 from jaxcoder.errors import UserError
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.runner import Runner
-from jaxcoder.records.sources import Part, Source, columns
+from jaxcoder.records.sources import Part, Source, columns, csv_files
 from jaxcoder.records.sources.assignment import assign
 from jaxcoder.records.sources.columns import COLUMNS, typed
 from jaxcoder.records.sources.engine import connected, reading, size
@@ -89,6 +89,14 @@ class RelationalSource(Source):
         """What messages call a relation: its file, where it has one."""
         return relation
 
+    def refusal(self, where: str, message: str) -> UserError:
+        """What a user is told of a table that DuckDB cannot read; its message may quote rows."""
+        return csv_files.refusal(where, message)
+
+    def reading(self, relation: str) -> contextlib.AbstractContextManager[None]:
+        """Turns errors of DuckDB, while it reads a relation, into the user's."""
+        return reading(self.where(relation), self.refusal)
+
     def parts(self, runner: Runner) -> tuple[Mapping[str, Sequence[Part]], Findings]:
         """Reads every relation once.
 
@@ -158,7 +166,7 @@ class RelationalSource(Source):
         """From a relation and the name a column should have to the name that it has."""
         found = {}
         for relation, held in self.relations(self._header_connection).items():
-            with reading(self.where(relation)):
+            with self.reading(relation):
                 names = columns.by_name(held.columns, self.where(relation))
             for wanted in COLUMNS.get(relation, {}):
                 if wanted not in names and (relation, wanted) not in columns.OPTIONAL:
@@ -192,7 +200,7 @@ class RelationalSource(Source):
                 wanted = ("patient_id", "contact_id", "split")
                 raise columns.missing(lacking, wanted, found["splits"], self.where("splits"))
             published = as_text("splits", (*keys, "split"))
-        with reading(self.where("splits" if published is not None else "contacts")):
+        with self.reading("splits" if published is not None else "contacts"):
             dropped = assign(
                 connection,
                 as_text("contacts", ("contact_id", "patient_id")),
@@ -202,7 +210,7 @@ class RelationalSource(Source):
                 self._shares,
             )
         if "selected" in held:
-            with reading(self.where("codes")):
+            with self.reading("codes"):
                 as_text("selected", ["contact_id"]).distinct().create("selected")
             ids = "SELECT contact_id FROM selected WHERE contact_id IS NOT NULL"
             out = f"split IS NOT NULL AND contact_id NOT IN ({ids})"
@@ -217,7 +225,6 @@ class RelationalSource(Source):
 def _stage(folder: epath.Path, memory: int, task: tuple[str, int, RelationalSource]) -> Counts:
     """Puts a slice of a relation into the parts of its contacts."""
     relation, number, source = task
-    where = source.where(relation)
-    with connected(memory, threads=1) as connection, reading(where):
+    with connected(memory, threads=1) as connection, source.reading(relation):
         rows = source.relations(connection)[relation]
         return stage(connection, folder, relation, number, rows, source._columns[relation])

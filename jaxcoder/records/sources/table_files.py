@@ -1,9 +1,11 @@
 """Tables of a folder, found by name: Parquet, CSV, or folders of Parquet parts."""
 
+import abc
 import contextlib
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -11,7 +13,7 @@ from etils import epath
 from pyarrow import parquet
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.sources import columns, csv_files
+from jaxcoder.records.sources import columns, csv_files, fingerprint
 
 _MOST_SLICES = 64
 _LEAST_ROW = 100
@@ -19,7 +21,84 @@ _LEAST_ROW = 100
 ENDINGS = (".parquet", *csv_files.ENDINGS)
 
 
-class TableFiles:
+class SourceTables(abc.ABC):
+    """Some tables by name, wherever they are; `name in tables` says whether one is there."""
+
+    @abc.abstractmethod
+    def __contains__(self, name: str) -> bool: ...
+
+    @property
+    @abc.abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What changes when the tables do, as JSON values: a source's identity has it."""
+
+    @abc.abstractmethod
+    def where(self, name: str) -> str:
+        """What messages call a table."""
+
+    @abc.abstractmethod
+    def size_of_rows(self) -> int:
+        """About how many bytes the rows take in memory, unpacked: rather too many than too few."""
+
+    @abc.abstractmethod
+    def query(self, name: str) -> str:
+        """SQL that reads a table as it is.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+
+    def slices(self, name: str) -> Sequence["SourceTables"]:
+        """The same tables, each time with some rows of one of them, which are all of it in order.
+
+        Args:
+          name: of that table.
+        """
+        del name
+        return [self]
+
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> None:  # noqa: B027
+        """Makes a connection able to run the queries; of files, every one is."""
+
+    def refusal(self, where: str, message: str) -> UserError:
+        """What a user is told of a table that DuckDB cannot read.
+
+        Args:
+          where: what messages call it.
+          message: DuckDB's, which may quote a row.
+        """
+        return csv_files.refusal(where, message)
+
+    def typed(
+        self, connection: duckdb.DuckDBPyConnection, name: str, kinds: Mapping[str, str]
+    ) -> str:
+        """SQL that reads some columns of a table, ids and codes as text whatever the table holds.
+
+        Args:
+          connection: reads the header.
+          name: of the table.
+          kinds: from a column to what it holds, as in `columns`; other columns are left out. Case
+            does not matter.
+
+        Raises:
+          UserError: a column is missing.
+        """
+        query = self.query(name)
+        self.attach(connection)
+        found = columns.by_name(connection.sql(query).columns, self.where(name))
+        for wanted in kinds:
+            if wanted not in found:
+                raise columns.missing(wanted, kinds, found, self.where(name))
+        reads = ", ".join(
+            f"{columns.typed(kind, found[column])} AS {columns.quoted(column)}"
+            if kind in (columns.ID, columns.CODE, columns.TEXT)
+            else f"{columns.quoted(found[column])} AS {columns.quoted(column)}"
+            for column, kind in kinds.items()
+        )
+        return f"(SELECT {reads} FROM ({query}))"
+
+
+class TableFiles(SourceTables):
     """The files of some tables.
 
     Attributes:
@@ -74,16 +153,17 @@ class TableFiles:
         files = self.files.get(name, [self.folder / name])
         return str(files[0] if len(files) == 1 else files[0].parent)
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """A fingerprint of the files."""
+        return {"files": fingerprint(self.folder, self.paths())}
+
     def paths(self) -> list[epath.Path]:
         """All files."""
         return [path for files in self.files.values() for path in files]
 
-    def slices(self, name: str) -> list["TableFiles"]:
-        """The same tables, each time with some files of one of them, which are all of it in order.
-
-        Args:
-          name: of that table.
-        """
+    def slices(self, name: str) -> Sequence["TableFiles"]:
+        """By files."""
         files = self.files[name]
         size = math.ceil(len(files) / _MOST_SLICES)
         found = []
@@ -94,7 +174,7 @@ class TableFiles:
         return found
 
     def size_of_rows(self) -> int:
-        """About how many bytes the rows take in memory, unpacked: rather too many than too few."""
+        """By the sizes of the files."""
         grown = {".csv": 2, ".parquet": 12}  # the least and the most packed; others lie between
         total = 0
         for path in self.paths():
@@ -124,32 +204,29 @@ class TableFiles:
                 )
         return self._queries[name]
 
-    def typed(
-        self, connection: duckdb.DuckDBPyConnection, name: str, kinds: Mapping[str, str]
-    ) -> str:
-        """SQL that reads some columns of a table, ids and codes as text whatever the file holds.
 
-        Args:
-          connection: reads the header.
-          name: of the table.
-          kinds: from a column to what it holds, as in `columns`; other columns are left out. Case
-            does not matter.
+def open_tables(
+    source_dir: epath.Path | str,
+    names: Iterable[str],
+    compulsory: Iterable[str] = (),
+    unquoted: Iterable[str] = (),
+) -> SourceTables:
+    """Some tables of a folder, or of a PostgreSQL database.
 
-        Raises:
-          UserError: a column is missing.
-        """
-        query = self.query(name)
-        found = columns.by_name(connection.sql(query).columns, self.where(name))
-        for wanted in kinds:
-            if wanted not in found:
-                raise columns.missing(wanted, kinds, found, self.where(name))
-        reads = ", ".join(
-            f"{columns.typed(kind, found[column])} AS {columns.quoted(column)}"
-            if kind in (columns.ID, columns.CODE, columns.TEXT)
-            else f"{columns.quoted(found[column])} AS {columns.quoted(column)}"
-            for column, kind in kinds.items()
-        )
-        return f"(SELECT {reads} FROM ({query}))"
+    Args:
+      source_dir: the folder, or as text the database's URI.
+      names: of the tables; from each to the columns that are wanted, where not all are.
+      compulsory: those that must be there.
+      unquoted: as `TableFiles` has it.
+
+    Raises:
+      UserError: as `TableFiles` and `PostgresTables` do.
+    """
+    if not isinstance(source_dir, str):
+        return TableFiles(source_dir, names, compulsory, unquoted)
+    from jaxcoder.records.sources.postgres import PostgresTables  # no dependency of a folder's
+
+    return PostgresTables(source_dir, names, compulsory)
 
 
 def _found(folder: epath.Path, listed: Mapping[str, epath.Path], name: str) -> list[epath.Path]:

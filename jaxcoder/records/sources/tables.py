@@ -1,4 +1,4 @@
-"""A user's own extract: the five relations as Parquet or CSV files in one folder."""
+"""A user's own extract: the five relations as Parquet or CSV files in one folder, or as views."""
 
 import copy
 import dataclasses
@@ -13,11 +13,11 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import code_systems
-from jaxcoder.records.sources import fingerprint, parse_options
+from jaxcoder.records.sources import parse_options
 from jaxcoder.records.sources.columns import COLUMNS
-from jaxcoder.records.sources.engine import reading, size
+from jaxcoder.records.sources.engine import size
 from jaxcoder.records.sources.relations import RelationalSource
-from jaxcoder.records.sources.table_files import ENDINGS, TableFiles
+from jaxcoder.records.sources.table_files import ENDINGS, open_tables
 from jaxcoder.records.split import parse_shares, split_of
 
 _RELATIONS = (*COLUMNS, "splits")
@@ -52,14 +52,14 @@ class TablesOptions:
 
 
 class Tables(RelationalSource):
-    """A folder of relations.
+    """A folder of relations, or a schema of tables or views with their names.
 
     Files `contacts`, `notes`, `medications`, `labs`, `codes`, `evidence`, `splits`: each
     `.parquet`, `.csv`, `.csv.gz`, `.csv.zst` or a folder of `.parquet` parts. Only contacts and
     codes are compulsory; without codes the records serve for prediction alone.
     """
 
-    def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, source_dir: epath.Path | str, options: Mapping[str, Any]) -> None:
         kinds: dict[str, Callable[[str], Any]] = {"seed": int, "shares": parse_shares}
         self._options = settings.build(TablesOptions, parse_options(options, kinds), "tables")
         super().__init__(
@@ -69,42 +69,48 @@ class Tables(RelationalSource):
             memory_limit=self._options.memory_limit,
         )
         self.name = self._options.name
-        for path in sorted(source_dir.iterdir(), key=str):
-            _refuse_misnamed(path)
-        self._files = TableFiles(source_dir, _RELATIONS, ["contacts"])
+        if not isinstance(source_dir, str):
+            for path in sorted(source_dir.iterdir(), key=str):
+                _refuse_misnamed(path)
+        self._tables = open_tables(source_dir, _RELATIONS, ["contacts"])
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Source, options that decide content, and the state of every file."""
+        """Source, options that decide content, and the state of every table."""
         options = dataclasses.asdict(self._options)
         del options["memory_limit"]
-        files = fingerprint(self._files.folder, self._files.paths())
-        return {"source": "tables", "options": options, "files": files}
+        return {"source": "tables", "options": options} | self._tables.state
 
     def size_of_rows(self) -> int:
-        """By the sizes of the files."""
-        return self._files.size_of_rows()
+        """By the sizes of the tables."""
+        return self._tables.size_of_rows()
 
     def slices(self, relation: str) -> Sequence["Tables"]:
         """By files."""
         found = []
-        for files in self._files.slices(relation):
+        for tables in self._tables.slices(relation):
             found.append(copy.copy(self))
-            found[-1]._files = files
+            found[-1]._tables = tables
         return found
 
     def where(self, relation: str) -> str:
-        """The file of a relation."""
-        return self._files.where(relation)
+        """The table of a relation."""
+        return self._tables.where(relation)
+
+    def refusal(self, where: str, message: str) -> UserError:
+        """As files or database have it."""
+        return self._tables.refusal(where, message)
 
     def relations(
         self, connection: duckdb.DuckDBPyConnection
     ) -> dict[str, duckdb.DuckDBPyRelation]:
-        """The files as they are."""
+        """The tables as they are."""
         held = {}
-        for relation in self._files.files:
-            with reading(self.where(relation)):
-                held[relation] = connection.sql(self._files.query(relation))
+        self._tables.attach(connection)
+        for relation in _RELATIONS:
+            if relation in self._tables:
+                with self.reading(relation):
+                    held[relation] = connection.sql(self._tables.query(relation))
         return held
 
 
