@@ -22,6 +22,7 @@ from jaxcoder.tokens.data import (
     MINI,
     REPORT,
     TOKENIZER,
+    Listed,
     TokenData,
     features,
     open_tokens,
@@ -283,7 +284,7 @@ def _record(
     contact_id: str, document: Document, gold: labels.Gold, rows: np.ndarray
 ) -> dict[str, Any]:
     return {
-        "tokens": document.tokens,
+        "tokens": document.tokens.view(Listed),
         "labels": gold.labels,
         "roles": gold.roles,
         "missing": np.int32(len(gold.missing)),
