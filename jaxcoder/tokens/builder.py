@@ -4,8 +4,8 @@ import dataclasses
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -22,18 +22,17 @@ from jaxcoder.tokens.data import (
     MINI,
     REPORT,
     TOKENIZER,
-    Listed,
     TokenData,
     features,
     open_tokens,
-    pack_characters,
     tokens_folder,
 )
-from jaxcoder.tokens.documents import Document, DocumentEncoder
+from jaxcoder.tokens.documents import DocumentEncoder
 from jaxcoder.tokens.labels import LabelOptions
 from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, SilverOptions
 from jaxcoder.tokens.mini import Filled, Strings
 from jaxcoder.tokens.minidocs import MiniOptions
+from jaxcoder.tokens.preprocessor import Preprocessor
 from jaxcoder.tokens.report import SplitReport
 from jaxcoder.tokens.serialise import SerialiseOptions, serialise
 from jaxcoder.tokens.tokenizer import (
@@ -45,10 +44,7 @@ from jaxcoder.tokens.tokenizer import (
 
 __all__ = ["TokenData", "TokensOptions", "build", "open_built", "open_tokens"]
 
-_CHUNK = 64  # contacts tokenised at a time
 _MINI_CONTACTS = 20_000  # training contacts whose strings go into mini-documents, at most
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +103,7 @@ def build(
     if (path / REPORT).exists() and not rebuild:
         say(f"Reusing token records {path}")
         return TokenData(path)
-    _Build(contacts, options).write(path, decisive, epath.Path(data_dir))
+    TokensBuild(contacts, options).write(path, decisive, epath.Path(data_dir))
     return TokenData(path)
 
 
@@ -136,7 +132,7 @@ def open_built(
     return open_tokens(path)
 
 
-class _Build:
+class TokensBuild:
     """All that has to be known before the first record can be written."""
 
     def __init__(self, contacts: ContactData, options: TokensOptions) -> None:
@@ -159,9 +155,12 @@ class _Build:
         )
         self.tokenizer = self._make_tokenizer()
         self.encoder = DocumentEncoder(self.tokenizer, options.serialise)
-        self.lexicon = self._fit_lexicon() if options.silver.enabled else None
+        lexicon = self._fit_lexicon() if options.silver.enabled else None
+        self.preprocessor = Preprocessor(self.space, self.encoder, lexicon, options.silver)
         sample = store.evenly(self.train, _MINI_CONTACTS)
-        strings = Strings(sample, self.table, self.space, self._silver, self.encoder)
+        strings = Strings(
+            sample, self.table, self.space, self.preprocessor.silver_spans, self.encoder
+        )
         self.minis = Filled(
             strings.fragments(options.mini) if options.mini.per_contact else [],
             options.mini,
@@ -200,23 +199,7 @@ class _Build:
 
     def contact_records(self, split: str, report: SplitReport) -> Iterator[dict[str, Any]]:
         """The records of the contacts of a split."""
-        for contacts in _chunks(self.contacts.split(split)):
-            for contact, document in zip(contacts, self.encoder(contacts), strict=True):
-                yield self.contact_record(contact, document, split, report)
-
-    def contact_record(
-        self, contact: Contact, document: Document, split: str, report: SplitReport
-    ) -> dict[str, Any]:
-        gold, counts = labels.gold(contact, self.space), report.evidence
-        spans = evidence.gold_spans(contact, document, self.space, counts)
-        rows = [self._rows(spans, evidence.GOLD, gold.labels, document, report)]
-        if split == "train" and self.lexicon is not None:
-            found = self._silver(contact, document.text)
-            rows.append(self._rows(found, evidence.SILVER, gold.labels, document, report))
-        record = _record(contact.contact_id, document, gold, np.concatenate(rows))
-        record |= {"patient_id": contact.patient_id, "specialty": contact.specialty}
-        report.add(record, document.tokens_cut)
-        return record
+        return self.preprocessor.records(self.contacts.split(split), report, split == "train")
 
     def mini_records(self, report: SplitReport) -> Iterator[dict[str, Any]]:
         """The records of the mini-documents.
@@ -230,34 +213,10 @@ class _Build:
         )
         provenance = evidence.GOLD if annotated else evidence.SILVER
         for number, (fragment, document) in enumerate(self.minis.documents()):
-            known = sorted({self.space.index[code] for code, _, _ in fragment.spans})
-            gold = labels.Gold(np.array(known, np.int32), np.zeros(len(known), np.uint8), ())
-            rows = self._rows(fragment.spans, provenance, gold.labels, document, report)
-            record = _record(f"{MINI}-{number:06d}", document, gold, rows)
-            report.add(record, document.tokens_cut)
-            yield record
-
-    def _rows(
-        self,
-        spans: Iterable[tuple[str, int, int]],
-        provenance: int,
-        gold_labels: np.ndarray,
-        document: Document,
-        report: SplitReport,
-    ) -> np.ndarray:
-        return evidence.token_evidence(
-            spans, provenance, gold_labels, document, self.space, report.evidence
-        )
-
-    def _silver(self, contact: Contact, text: str) -> list[tuple[str, int, int]]:
-        if self.lexicon is None:
-            return []
-        codes = [
-            code
-            for code in labels.gold_codes(contact, self.space.granularity)
-            if code in self.space.index
-        ]
-        return self.lexicon.silver_spans(text, sorted(codes), self.options.silver)
+            name = f"{MINI}-{number:06d}"
+            yield self.preprocessor.annotated_record(
+                name, fragment.spans, provenance, document, report
+            )
 
     def _make_tokenizer(self) -> Tokenizer:
         options = self.options.tokenizer
@@ -280,27 +239,6 @@ class _Build:
         )
 
 
-def _record(
-    contact_id: str, document: Document, gold: labels.Gold, rows: np.ndarray
-) -> dict[str, Any]:
-    return {
-        "tokens": document.tokens.view(Listed),
-        "labels": gold.labels,
-        "roles": gold.roles,
-        "missing": np.int32(len(gold.missing)),
-        "missing_codes": np.array(gold.missing, dtype=object),
-        "contact_id": contact_id,
-        "patient_id": "",
-        "specialty": "",
-        "evidence": rows,
-        "characters": pack_characters(document.offsets, document.segments),
-    }
-
-
 def _shown(contacts: Iterable[Contact], what: str) -> Iterator[Contact]:
     """The same contacts, with a progress bar on a terminal."""
     return iter(tqdm(contacts, desc=what, unit=" contacts", disable=not sys.stderr.isatty()))
-
-
-def _chunks(records: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (records[start : start + _CHUNK] for start in range(0, len(records), _CHUNK))

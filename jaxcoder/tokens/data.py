@@ -78,7 +78,7 @@ def pack_characters(offsets: np.ndarray, segments: np.ndarray) -> bytes:
     flat[2 : 1 + count] -= offsets[:-1, 0]  # small numbers, which compress well
     flat[1 + count : 1 + 2 * count] = offsets[:, 1] - offsets[:, 0]
     flat[1 + 2 * count :] = segments.ravel()
-    return zlib.compress(flat, level=1)
+    return zlib.compress(flat.data, level=1)
 
 
 def unpack_characters(packed: bytes) -> tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,12 @@ class EvidenceCounts:
         """Counts a span."""
         self.spans[PROVENANCES[provenance]][fate] += 1
 
+    def merge(self, other: "EvidenceCounts") -> None:
+        """Adds the counts of other records."""
+        for name, fates in other.spans.items():
+            self.spans[name].update(fates)
+        self.labels.update(other.labels)
+
 
 def gold_spans(
     contact: Contact, document: Document, space: LabelSpace, counts: EvidenceCounts

@@ -33,6 +33,14 @@ class SplitReport:
         self._cut += tokens_cut
         self._missing += int(record["missing"])
 
+    def merge(self, other: "SplitReport") -> None:
+        """Adds the counts of the records that come after this report's."""
+        self.evidence.merge(other.evidence)
+        self._sizes.extend(other._sizes)
+        self._truncated += other._truncated
+        self._cut += other._cut
+        self._missing += other._missing
+
     @property
     def sizes(self) -> np.ndarray:
         """int32 [N, 3]: tokens, labels and evidence spans of each record."""
