@@ -30,6 +30,7 @@ from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
 from jaxcoder.records import builder as records_builder
+from jaxcoder.records.runner import Local
 from jaxcoder.scorer import model_score
 from jaxcoder.steps import TrainState
 from jaxcoder.tokens import builder as tokens_builder
@@ -224,13 +225,17 @@ def prepare(options: Experiment) -> TokenData:
     if jax.process_count() > 1:
         return tokens_builder.open_built(options.records, options.tokens, options.data_dir)
     logging.info("opening the records below %s; what is missing is built", options.data_dir)
+    all_cores = Local(0)
     contacts = records_builder.build(
         options.records.open(),
         options.data_dir,
         say=logging.info,
         source_dir=options.records.source_dir,
+        runner=all_cores,
     )
-    return tokens_builder.build(contacts, options.data_dir, options.tokens, say=logging.info)
+    return tokens_builder.build(
+        contacts, options.data_dir, options.tokens, say=logging.info, runner=all_cores
+    )
 
 
 def _items(state: TrainState, coder: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import re
 
@@ -17,7 +18,9 @@ from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.fusion import Sample
 from jaxcoder.metrics.summary import KEYS
 from jaxcoder.records import builder as records_builder
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Code, Contact, Note
+from jaxcoder.records.sources import Source
 from jaxcoder.scorer import fit_fusion, model_score
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
@@ -37,15 +40,16 @@ FINDINGS = ("asthma", "cough", "croup", "empyema", "fever", "flu", "mucus", "pol
 SIZES = {"train": 60, "validation": 21, "test": 19}
 
 
-class Wards:
+class Wards(Source):
     """Contacts whose codes stand in their text; and codes that train lacks."""
 
     name = "wards"
     identity = {"source": "wards"}
-    descriptions = {}
-    splits = tuple(SIZES)
 
-    def contacts(self, split):
+    def parts(self, runner):
+        return {split: [functools.partial(self.stream, split)] for split in SIZES}, Findings()
+
+    def stream(self, split, found):
         rng = np.random.default_rng(list(SIZES).index(split))
         for number in range(SIZES[split]):
             drawn = rng.choice(len(FINDINGS), rng.integers(0, 4), replace=False)
@@ -60,9 +64,6 @@ class Wards:
                 notes=(Note(text * int(rng.integers(1, 5))),),
                 codes=tuple(Code(code, "icd10") for code in codes),
             )
-
-    def dropped(self, split):
-        return {}
 
 
 @pytest.fixture(scope="session")

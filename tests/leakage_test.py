@@ -8,7 +8,9 @@ import pytest
 from jaxcoder import experiment
 from jaxcoder.baseline import fit_evidence_lexicon, fit_lexicon
 from jaxcoder.records import builder as records_builder
+from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Code, Contact, Evidence, Lab, Medication, Note
+from jaxcoder.records.sources import Source
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.tokens.serialise import serialise
 
@@ -55,23 +57,20 @@ def held_out(words: str, count: int) -> list[Contact]:
     return [contact(words, n, (SHARED[n % 2], own[n % 4], own[n // 2 % 4])) for n in range(count)]
 
 
-class Wards:
+class Wards(Source):
     """A source of contacts at hand."""
 
     name = "wards"
     identity = {"source": "wards"}
-    splits = ("train", "validation", "test")
     # Of J45.9, which training has, the words are those of J45, which only held-out contacts have.
     descriptions = {"I10": "essential headache", "S03.1": "nimbus", "J45": "dizzy sputum ankle"}
 
     def __init__(self, train, validation, test):
-        self._contacts = {"train": train, "validation": validation, "test": test}
+        self._held = {"train": train, "validation": validation, "test": test}
 
-    def contacts(self, split):
-        return iter(self._contacts[split])
-
-    def dropped(self, split):
-        return {}
+    def parts(self, runner):
+        parts = {split: [lambda _, held=held: iter(held)] for split, held in self._held.items()}
+        return parts, Findings()
 
 
 TRAIN = [contact("train", n, (CODES[n % 5], CODES[n // 5 % 5])[: 1 + n % 2]) for n in range(40)]

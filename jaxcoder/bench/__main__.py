@@ -3,6 +3,7 @@
   jaxcoder bench label_attention   the label head: peak memory and time against the naive form
   jaxcoder bench records           contact records: two layouts, written and read
   jaxcoder bench synthetic         the synthetic cohort: contacts a second, memory at two sizes
+  jaxcoder bench tokens            token records: contacts a second, against the bare tokenizer
 
 Options of one: jaxcoder bench NAME --help
 """
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from jaxcoder import entry
 from jaxcoder.errors import UserError
 
-NAMES = ("label_attention", "records", "synthetic")
+NAMES = ("label_attention", "records", "synthetic", "tokens")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import random
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,13 +100,13 @@ def measure(
       neighbours), bytes a contact on disk.
     """
 
-    def rows() -> Generator[dict[str, Any], None, None]:
-        yield from map(encode, contacts)
+    def stream(part: Sequence[Contact]) -> store.Stream:
+        yield from map(encode, part)
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
         path = f"{folder}/bench/layout/1.0.0"
-        store.write(path, features, {"train": [rows]}, lambda *_: {}, _REPORT)
+        store.write(path, features, {"train": [contacts]}, stream, lambda *_: {}, _REPORT)
         written = time.process_time() - started
         data = store.Store(path, _REPORT, lambda _: "run again")
         records = data.split("train", decode)

@@ -99,9 +99,9 @@ class Local:
         others = set(multiprocessing.active_children())
         processes = min(self.processes, len(parts))
         try:
-            with ProcessPoolExecutor(processes, context, _alone) as pool:
+            with ProcessPoolExecutor(processes, context, _begin, (task,)) as pool:
                 try:
-                    return list(_shown(pool.map(task, parts), len(parts)))
+                    return list(_shown(pool.map(_do, parts), len(parts)))
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     for child in set(multiprocessing.active_children()) - others:
@@ -179,8 +179,20 @@ def _kept(folder: epath.Path, number: int) -> Any:
     return content["result"]
 
 
-def _alone() -> None:
-    """Prepares a process of a pool: one core, and no longer alive than the one that began it."""
+_task: Task[Any]
+
+
+def _do(part: Any) -> Any:
+    return _task(part)
+
+
+def _begin(task: Task[Any]) -> None:
+    """Prepares a process of a pool: one core, and no longer alive than the one that began it.
+
+    The task comes but once, for it may hold a lexicon.
+    """
+    global _task
+    _task = task
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     pa.set_cpu_count(1)
     parent = multiprocessing.parent_process()

@@ -28,18 +28,20 @@ from jaxcoder.lock import lock, locked_folder
 from jaxcoder.records.runner import Local, Runner
 
 T = TypeVar("T")
+P = TypeVar("P")
 _UNFINISHED, _REPLACED, _PARTS = "unfinished", "replaced", "parts"
 _SHARD = 16_384  # records a file: 100 MB to 200 MB of contacts with a few notes each
 _CHUNK = 256  # records handed to TFDS at a time
 
-Rows = Callable[[], Generator[dict[str, Any], None, Any]]
-"""Opens the stream of a part's records, each as its features want it; it returns JSON values."""
+Stream = Generator[dict[str, Any], None, Any]
+"""Records of a part, each as its features want it; at its end it returns JSON values."""
 
 
 def write(
     folder: epath.PathLike,
     features: Callable[[], tfds.features.FeaturesDict],
-    splits: Mapping[str, Sequence[Rows]],
+    splits: Mapping[str, Sequence[P]],
+    records: Callable[[P], Stream],
     report: Callable[[epath.Path, dict[str, list[Any]]], dict[str, Any]],
     report_name: str,
     runner: Runner | None = None,
@@ -54,8 +56,8 @@ def write(
     Args:
       folder: `DATA_DIR/DATA_SET/NAME/VERSION`.
       features: gives those of a record; picklable.
-      splits: from a split's name to its parts in order, picklable where several processes run; a
-        split without records is left out.
+      splits: from a split's name to its parts in order; a split without records is left out.
+      records: makes the records of a part; like the parts picklable where several processes run.
       report: called after the last record, with the folder that is being written, where it may
         add files, and with what the parts of each split returned; what it returns gets the key
         `files` (name to bytes) added.
@@ -78,12 +80,12 @@ def write(
             staged.mkdir()
             _remove_abandoned(folder)
         parts = [
-            _Part(own / _PARTS / f"{split}-{number:05d}", folder, split, rows)
-            for split, streams in splits.items()
-            for number, rows in enumerate(streams)
+            _Part(own / _PARTS / f"{split}-{number:05d}", folder, split, part)
+            for split, mine in splits.items()
+            for number, part in enumerate(mine)
         ]
-        apart = any(len(streams) > 1 for streams in splits.values())
-        task = functools.partial(_write_part, features=features)
+        apart = any(len(mine) > 1 for mine in splits.values())
+        task = functools.partial(_write_part, records=records, features=features)
         results = (runner or Local()).map(task, parts, apart)
         with _writing(folder):
             returned: dict[str, list[Any]] = {split: [] for split in splits}
@@ -113,28 +115,32 @@ class _Part:
       path: folder of its files.
       folder: where the data set will lie.
       split: its split.
-      rows: its stream.
+      content: the part as it was given.
     """
 
     path: epath.Path
     folder: epath.Path
     split: str
-    rows: Rows
+    content: Any
 
 
-def _write_part(part: _Part, features: Callable[[], tfds.features.FeaturesDict]) -> dict[str, Any]:
+def _write_part(
+    part: _Part,
+    records: Callable[[Any], Stream],
+    features: Callable[[], tfds.features.FeaturesDict],
+) -> dict[str, Any]:
     """Writes a part: `shards` (records of each file), `bytes`, and what its stream `returned`."""
     returned: list[Any] = []
-    stream = _watched(part.rows, part.split, returned)
+    stream = _watched(records(part.content), part.split, returned)
     writer = None
-    while records := list(itertools.islice(stream, _CHUNK)):
+    while chunk := list(itertools.islice(stream, _CHUNK)):
         with _writing(part.folder), _unseen():
             if writer is None:
                 part.path.mkdir(parents=True, exist_ok=True)
                 info = _info(part.path, part.folder, features())
                 writer = tfds.core.SequentialWriter(info, _SHARD, file_format="array_record")
                 writer.initialize_splits([part.split])
-            writer.add_examples({part.split: records})
+            writer.add_examples({part.split: chunk})
     if writer is None:
         return {"shards": [], "bytes": 0, "returned": returned[0]}
     with _writing(part.folder):
@@ -342,11 +348,11 @@ def _shards(folder: epath.Path) -> Iterator[epath.Path]:
     return (path for path in folder.iterdir() if ".array_record-" in path.name)
 
 
-def _watched(rows: Rows, split: str, returned: list[Any]) -> Iterator[dict[str, Any]]:
+def _watched(stream: Stream, split: str, returned: list[Any]) -> Iterator[dict[str, Any]]:
     """The same stream with a progress bar on a terminal; what it returns is put into a list."""
 
     def kept() -> Iterator[dict[str, Any]]:
-        returned.append((yield from rows()))
+        returned.append((yield from stream))
 
     # Several processes would write over each other's bars.
     hidden = not sys.stderr.isatty() or multiprocessing.parent_process() is not None

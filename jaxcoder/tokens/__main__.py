@@ -55,7 +55,7 @@ def main() -> None:
     contacts = records_builder.build(
         groups.records.open(), data_dir, source_dir=groups.records.source_dir, runner=run
     )
-    data = builder.build(contacts, data_dir, groups.tokens, rebuild=flags.FLAGS.rebuild)
+    data = builder.build(contacts, data_dir, groups.tokens, rebuild=flags.FLAGS.rebuild, runner=run)
     print(table(data.report))
     print(f"Token records {data.path}")
 

@@ -1,11 +1,10 @@
 """Token records: from contact records to what a coder is trained on."""
 
 import dataclasses
-import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -15,6 +14,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records import store
 from jaxcoder.records.builder import ContactData, RecordsOptions, check_same, open_contacts
 from jaxcoder.records.codes import read_descriptions
+from jaxcoder.records.runner import Runner
 from jaxcoder.records.schema import Contact
 from jaxcoder.tokens import evidence, identity, labels
 from jaxcoder.tokens.data import (
@@ -25,14 +25,14 @@ from jaxcoder.tokens.data import (
     TokenData,
     features,
     open_tokens,
-    pack_characters,
     tokens_folder,
 )
-from jaxcoder.tokens.documents import Document, DocumentEncoder
+from jaxcoder.tokens.documents import DocumentEncoder
 from jaxcoder.tokens.labels import LabelOptions
 from jaxcoder.tokens.lexicon import Lexicon, LexiconOptions, SilverOptions
 from jaxcoder.tokens.mini import Filled, Strings
 from jaxcoder.tokens.minidocs import MiniOptions
+from jaxcoder.tokens.preprocessor import Preprocessor
 from jaxcoder.tokens.report import SplitReport
 from jaxcoder.tokens.serialise import SerialiseOptions, serialise
 from jaxcoder.tokens.tokenizer import (
@@ -44,10 +44,8 @@ from jaxcoder.tokens.tokenizer import (
 
 __all__ = ["TokenData", "TokensOptions", "build", "open_built", "open_tokens"]
 
-_CHUNK = 64  # contacts tokenised at a time
+_PART = 16_384  # contacts of a part
 _MINI_CONTACTS = 20_000  # training contacts whose strings go into mini-documents, at most
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +85,7 @@ def build(
     options: TokensOptions,
     rebuild: bool = False,
     say: Callable[[str], None] = print,
+    runner: Runner | None = None,
 ) -> TokenData:
     """Builds token records, or reuses them where the same contacts and options have been built.
 
@@ -96,6 +95,7 @@ def build(
       options: how.
       rebuild: build even if they are there.
       say: takes one line for the user.
+      runner: where the parts are made; None for this process. It decides nothing of the records.
 
     Raises:
       UserError: contacts without a training split, a file that an option names and is not there or
@@ -106,7 +106,7 @@ def build(
     if (path / REPORT).exists() and not rebuild:
         say(f"Reusing token records {path}")
         return TokenData(path)
-    _Build(contacts, options).write(path, decisive, epath.Path(data_dir))
+    TokensBuild(contacts, options).write(path, decisive, epath.Path(data_dir), runner)
     return TokenData(path)
 
 
@@ -135,7 +135,7 @@ def open_built(
     return open_tokens(path)
 
 
-class _Build:
+class TokensBuild:
     """All that has to be known before the first record can be written."""
 
     def __init__(self, contacts: ContactData, options: TokensOptions) -> None:
@@ -158,9 +158,12 @@ class _Build:
         )
         self.tokenizer = self._make_tokenizer()
         self.encoder = DocumentEncoder(self.tokenizer, options.serialise)
-        self.lexicon = self._fit_lexicon() if options.silver.enabled else None
+        lexicon = self._fit_lexicon() if options.silver.enabled else None
+        self.preprocessor = Preprocessor(self.space, self.encoder, lexicon, options.silver)
         sample = store.evenly(self.train, _MINI_CONTACTS)
-        strings = Strings(sample, self.table, self.space, self._silver, self.encoder)
+        strings = Strings(
+            sample, self.table, self.space, self.preprocessor.silver_spans, self.encoder
+        )
         self.minis = Filled(
             strings.fragments(options.mini) if options.mini.per_contact else [],
             options.mini,
@@ -169,19 +172,25 @@ class _Build:
             self.encoder,
         )
 
-    def write(self, path: epath.Path, decisive: Mapping[str, Any], data_dir: epath.Path) -> None:
-        splits: dict[str, Callable[[SplitReport], Iterator[dict[str, Any]]]] = {
-            split: functools.partial(self.contact_records, split) for split in self.contacts.splits
-        }
+    def write(
+        self,
+        path: epath.Path,
+        decisive: Mapping[str, Any],
+        data_dir: epath.Path,
+        runner: Runner | None = None,
+    ) -> None:
+        splits = {split: _ranges(len(self.contacts.split(split))) for split in self.contacts.splits}
         if len(self.minis):
-            splits[MINI] = self.mini_records
-        reports = {split: SplitReport() for split in splits}
+            splits[MINI] = [(0, len(self.minis))]
+        parts = {split: [(split, *each) for each in mine] for split, mine in splits.items()}
 
-        def finish(folder: epath.Path, returned: Mapping[str, Any]) -> dict[str, Any]:
-            del returned
+        def finish(folder: epath.Path, returned: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
             self.space.save(folder / LABEL_SPACE)
             self.tokenizer.save(folder / TOKENIZER)
+            reports = {split: SplitReport() for split in returned}
             for split, report in reports.items():
+                for state in returned[split]:
+                    report.merge(SplitReport.from_state(state))
                 with (folder / f"sizes_{split}.npy").open("wb") as file:
                     np.save(file, report.sizes, allow_pickle=False)
             return {
@@ -195,72 +204,22 @@ class _Build:
                 "records": self.contacts.report,
             }
 
-        streams = {
-            split: [functools.partial(_whole, rows, reports[split])]
-            for split, rows in splits.items()
-        }
-        store.write(path, features, streams, finish, REPORT)
+        records = _Records(
+            self.preprocessor, self.contacts.path, self.minis, self._mini_provenance()
+        )
+        store.write(path, features, parts, records, finish, REPORT, runner)
 
-    def contact_records(self, split: str, report: SplitReport) -> Iterator[dict[str, Any]]:
-        """The records of the contacts of a split."""
-        for contacts in _chunks(self.contacts.split(split)):
-            for contact, document in zip(contacts, self.encoder(contacts), strict=True):
-                yield self.contact_record(contact, document, split, report)
+    def _mini_provenance(self) -> int:
+        """Of the spans of mini-documents.
 
-    def contact_record(
-        self, contact: Contact, document: Document, split: str, report: SplitReport
-    ) -> dict[str, Any]:
-        gold, counts = labels.gold(contact, self.space), report.evidence
-        spans = evidence.gold_spans(contact, document, self.space, counts)
-        rows = [self._rows(spans, evidence.GOLD, gold.labels, document, report)]
-        if split == "train" and self.lexicon is not None:
-            found = self._silver(contact, document.text)
-            rows.append(self._rows(found, evidence.SILVER, gold.labels, document, report))
-        record = _record(contact.contact_id, document, gold, np.concatenate(rows))
-        record |= {"patient_id": contact.patient_id, "specialty": contact.specialty}
-        report.add(record, document.tokens_cut)
-        return record
-
-    def mini_records(self, report: SplitReport) -> Iterator[dict[str, Any]]:
-        """The records of the mini-documents.
-
-        Their spans are gold where annotated strings are among the sources and there are any, and
-        silver otherwise, so that a loss on silver evidence alone sees them, and no annotated span
-        of a contact.
+        They are gold where annotated strings are among the sources and there are any, and silver
+        otherwise, so that a loss on silver evidence alone sees them, and no annotated span of a
+        contact.
         """
         annotated = "evidence" in self.options.mini.sources and any(
             contact.evidence for contact in store.evenly(self.train, _MINI_CONTACTS)
         )
-        provenance = evidence.GOLD if annotated else evidence.SILVER
-        for number, (fragment, document) in enumerate(self.minis.documents()):
-            known = sorted({self.space.index[code] for code, _, _ in fragment.spans})
-            gold = labels.Gold(np.array(known, np.int32), np.zeros(len(known), np.uint8), ())
-            rows = self._rows(fragment.spans, provenance, gold.labels, document, report)
-            record = _record(f"{MINI}-{number:06d}", document, gold, rows)
-            report.add(record, document.tokens_cut)
-            yield record
-
-    def _rows(
-        self,
-        spans: Iterable[tuple[str, int, int]],
-        provenance: int,
-        gold_labels: np.ndarray,
-        document: Document,
-        report: SplitReport,
-    ) -> np.ndarray:
-        return evidence.token_evidence(
-            spans, provenance, gold_labels, document, self.space, report.evidence
-        )
-
-    def _silver(self, contact: Contact, text: str) -> list[tuple[str, int, int]]:
-        if self.lexicon is None:
-            return []
-        codes = [
-            code
-            for code in labels.gold_codes(contact, self.space.granularity)
-            if code in self.space.index
-        ]
-        return self.lexicon.silver_spans(text, sorted(codes), self.options.silver)
+        return evidence.GOLD if annotated else evidence.SILVER
 
     def _make_tokenizer(self) -> Tokenizer:
         options = self.options.tokenizer
@@ -283,31 +242,44 @@ class _Build:
         )
 
 
-def _whole(rows: Any, report: SplitReport) -> Any:
-    yield from rows(report)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Records:
+    """From a part of a split to its records, in any process: it can be pickled.
+
+    Attributes:
+      preprocessor: makes them.
+      contacts: folder of the contact records.
+      minis: the mini-documents.
+      mini_provenance: of their spans.
+    """
+
+    preprocessor: Preprocessor
+    contacts: epath.Path
+    minis: Filled
+    mini_provenance: int
+
+    def __call__(self, part: tuple[str, int, int]) -> store.Stream:
+        """The records of a range of a split; returns the state of their report."""
+        split, start, stop = part
+        report = SplitReport()
+        if split == MINI:
+            for number, (fragment, document) in enumerate(self.minis.documents()):
+                name = f"{MINI}-{number:06d}"
+                yield self.preprocessor.annotated_record(
+                    name, fragment.spans, self.mini_provenance, document, report
+                )
+        else:
+            contacts = open_contacts(self.contacts).split(split)
+            yield from self.preprocessor.records(
+                contacts, report, silver=split == "train", start=start, stop=stop
+            )
+        return report.state()
 
 
-def _record(
-    contact_id: str, document: Document, gold: labels.Gold, rows: np.ndarray
-) -> dict[str, Any]:
-    return {
-        "tokens": document.tokens,
-        "labels": gold.labels,
-        "roles": gold.roles,
-        "missing": np.int32(len(gold.missing)),
-        "missing_codes": np.array(gold.missing, dtype=object),
-        "contact_id": contact_id,
-        "patient_id": "",
-        "specialty": "",
-        "evidence": rows,
-        "characters": pack_characters(document.offsets, document.segments),
-    }
+def _ranges(count: int) -> list[tuple[int, int]]:
+    return [(start, min(start + _PART, count)) for start in range(0, count, _PART)]
 
 
 def _shown(contacts: Iterable[Contact], what: str) -> Iterator[Contact]:
     """The same contacts, with a progress bar on a terminal."""
     return iter(tqdm(contacts, desc=what, unit=" contacts", disable=not sys.stderr.isatty()))
-
-
-def _chunks(records: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (records[start : start + _CHUNK] for start in range(0, len(records), _CHUNK))

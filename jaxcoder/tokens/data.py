@@ -56,11 +56,29 @@ def features() -> tfds.features.FeaturesDict:
     )
 
 
+class Listed(np.ndarray):
+    """An array that TFDS writes three times as fast.
+
+    TFDS hands `array.flat` to protobuf, which asks it for a NumPy scalar at a time; of the same
+    numbers as a list it makes the same bytes.
+    """
+
+    @property
+    def flat(self) -> Any:
+        """The numbers, one after another."""
+        return self.ravel().tolist()
+
+
 def pack_characters(offsets: np.ndarray, segments: np.ndarray) -> bytes:
     """Packs offsets int32 [n, 2] and segments int32 [s, 5]; the inverse of `unpack_characters`."""
-    starts = np.diff(offsets[:, 0], prepend=0)  # small numbers, which compress well
-    flat = np.concatenate([[len(offsets)], starts, offsets[:, 1] - offsets[:, 0], segments.ravel()])
-    return zlib.compress(flat.astype("<i4").tobytes(), level=1)
+    count = len(offsets)
+    flat = np.empty(1 + 2 * count + segments.size, "<i4")
+    flat[0] = count
+    flat[1 : 1 + count] = offsets[:, 0]
+    flat[2 : 1 + count] -= offsets[:-1, 0]  # small numbers, which compress well
+    flat[1 + count : 1 + 2 * count] = offsets[:, 1] - offsets[:, 0]
+    flat[1 + 2 * count :] = segments.ravel()
+    return zlib.compress(flat.data, level=1)
 
 
 def unpack_characters(packed: bytes) -> tuple[np.ndarray, np.ndarray]:

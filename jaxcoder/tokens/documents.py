@@ -1,6 +1,6 @@
 """Documents: contacts serialised, tokenised and cut, with the way back to their notes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,14 +37,26 @@ class Document(NamedTuple):
         """How many tokens were too many."""
         return len(self.whole) - len(self.kept)
 
-    def note_span(self, note: int, start: int, end: int) -> tuple[int, int] | None:
-        """Where characters [start, end) of a note stand in the text; None if the note does not."""
-        rows = np.flatnonzero((self.segments[:, 0] == _NOTES) & (self.segments[:, 1] == note))
-        if not len(rows):
-            return None
-        _, _, first, last, source = self.segments[rows[0]].tolist()
-        begin, stop = first + start - source, first + end - source
-        return (begin, stop) if first <= begin < stop <= last else None
+    def note_spans(self, spans: Iterable[tuple[int, int, int]]) -> list[tuple[int, int] | None]:
+        """Where spans of notes stand in the text.
+
+        Args:
+          spans: of each its note, start and end character in it.
+
+        Returns:
+          Of each its start and end in the text; None where the note or a part of it is not there.
+        """
+        notes = {
+            item: (first, last, source)
+            for section, item, first, last, source in reversed(self.segments.tolist())
+            if section == _NOTES
+        }
+        places: list[tuple[int, int] | None] = []
+        for note, start, end in spans:
+            first, last, source = notes.get(note, (0, 0, 0))
+            begin, stop = first + start - source, first + end - source
+            places.append((begin, stop) if first <= begin < stop <= last else None)
+        return places
 
     def token_spans(self, spans: np.ndarray) -> np.ndarray:
         """The tokens of character spans of the text, from the first touched to the last.
@@ -57,12 +69,16 @@ class Document(NamedTuple):
           where a span touches none.
         """
         first = np.searchsorted(self.whole[:, 1], spans[:, 0], side="right")
-        width = np.searchsorted(self.whole[:, 0], spans[:, 1], side="left") - first
-        place = np.searchsorted(self.kept, first)
+        after = np.searchsorted(self.whole[:, 0], spans[:, 1], side="left")
+        found = np.empty(spans.shape, np.int64)
+        found[:, 0], found[:, 1] = first, after
+        if self.tokens_cut:
+            found = np.searchsorted(self.kept, found)
         # All of them stayed if as many as touched did.
-        stayed = np.searchsorted(self.kept, first + width) - place
-        found = np.stack([place, place + width], axis=1) + 1  # the start token stands before them
-        return np.where(((width > 0) & (stayed == width))[:, None], found, -1)
+        lost = (first >= after) | (found[:, 1] - found[:, 0] < after - first)
+        found += 1  # the start token stands before them
+        found[lost] = -1
+        return found
 
 
 class DocumentEncoder:
@@ -84,12 +100,10 @@ class DocumentEncoder:
     def _document(self, serialised: Serialised, encoded: Encoded) -> Document:
         text, segments = serialised
         kept = kept_tokens(encoded.offsets, segments, self.options)
+        stay = kept if len(kept) < len(encoded.ids) else slice(None)
         ids = np.empty(len(kept) + 2, np.int32)
-        ids[0], ids[1:-1], ids[-1] = (
-            self.tokenizer.start_id,
-            encoded.ids[kept],
-            self.tokenizer.end_id,
-        )
+        ids[0], ids[-1] = self.tokenizer.start_id, self.tokenizer.end_id
+        ids[1:-1] = encoded.ids[stay]
         offsets = np.zeros((len(kept) + 2, 2), np.int32)
-        offsets[1:-1], offsets[-1] = encoded.offsets[kept], len(text)
+        offsets[1:-1], offsets[-1] = encoded.offsets[stay], len(text)
         return Document(text, segments, ids, offsets, encoded.offsets, kept)

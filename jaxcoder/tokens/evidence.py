@@ -33,6 +33,12 @@ class EvidenceCounts:
         """Counts a span."""
         self.spans[PROVENANCES[provenance]][fate] += 1
 
+    def merge(self, other: "EvidenceCounts") -> None:
+        """Adds the counts of other records."""
+        for name, fates in other.spans.items():
+            self.spans[name].update(fates)
+        self.labels.update(other.labels)
+
 
 def gold_spans(
     contact: Contact, document: Document, space: LabelSpace, counts: EvidenceCounts
@@ -49,8 +55,9 @@ def gold_spans(
       Codes, rolled up, with start and end character in the document's text, in the contact's order.
     """
     spans = []
-    for code, row in rolled_up(contact, space.granularity):
-        place = document.note_span(row.note, row.start, row.end)
+    codes = [code for code, _ in rolled_up(contact, space.granularity)]
+    places = document.note_spans((row.note, row.start, row.end) for row in contact.evidence)
+    for code, place in zip(codes, places, strict=True):
         if code not in space.index:
             counts.add(GOLD, "outside_label_space")
         elif place is None:

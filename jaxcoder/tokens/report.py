@@ -33,6 +33,36 @@ class SplitReport:
         self._cut += tokens_cut
         self._missing += int(record["missing"])
 
+    def merge(self, other: "SplitReport") -> None:
+        """Adds the counts of the records that come after this report's."""
+        self.evidence.merge(other.evidence)
+        self._sizes.extend(other._sizes)
+        self._truncated += other._truncated
+        self._cut += other._cut
+        self._missing += other._missing
+
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        counts = [self._truncated, self._cut, self._missing]
+        spans = {name: dict(fates) for name, fates in self.evidence.spans.items()}
+        return {
+            "counts": counts,
+            "sizes": self._sizes.tolist(),
+            "spans": spans,
+            "labels": dict(self.evidence.labels),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "SplitReport":
+        """The inverse of `state`."""
+        report = cls()
+        report._truncated, report._cut, report._missing = state["counts"]
+        report._sizes.extend(state["sizes"])
+        for name, fates in state["spans"].items():
+            report.evidence.spans[name].update(fates)
+        report.evidence.labels.update(state["labels"])
+        return report
+
     @property
     def sizes(self) -> np.ndarray:
         """int32 [N, 3]: tokens, labels and evidence spans of each record."""

@@ -95,19 +95,21 @@ def serialise(contact: Contact, options: SerialiseOptions) -> Serialised:
       The text, not yet cut: how much is too much is known after tokenisation, see `kept_tokens`.
     """
     pieces: list[str] = []
-    segments: list[tuple[int, int, int, int, int]] = []
+    flat: list[int] = []  # of segments; a list of tuples takes NumPy twice as long
     position = 0
 
-    def add(section: str, item: int, piece: str) -> None:
+    def add(section: int, item: int, piece: str) -> None:
         nonlocal position
         pieces.append(piece)
-        segments.append((SECTIONS.index(section), item, position, position + len(piece), 0))
-        position += len(piece)
+        end = position + len(piece)
+        flat.extend((section, item, position, end, 0))
+        position = end
 
     if options.demographics and (line := _demographics(contact)):
-        add("patient", -1, f"[PATIENT]{line}\n")
-    for section in options.sections:
-        if section == "notes":
+        add(0, -1, f"[PATIENT]{line}\n")
+    for name in options.sections:
+        section = SECTIONS.index(name)
+        if name == "notes":
             for number, note in enumerate(contact.notes):
                 if note.text.strip():
                     kind = " ".join(note.kind.split())
@@ -117,15 +119,15 @@ def serialise(contact: Contact, options: SerialiseOptions) -> Serialised:
             continue
         lines = (
             [_medication(row) for row in contact.medications]
-            if section == "medications"
+            if name == "medications"
             else [_lab(row) for row in contact.labs]
         )
         if any(lines):
-            add(section, -1, f"[{section.upper()}]\n")
+            add(section, -1, f"[{name.upper()}]\n")
         for number, line in enumerate(lines):
             if line:
                 add(section, number, f"{line}\n")
-    return Serialised("".join(pieces), np.array(segments, np.int32).reshape(-1, 5))
+    return Serialised("".join(pieces), np.array(flat, np.int32).reshape(-1, 5))
 
 
 def kept_tokens(offsets: np.ndarray, segments: np.ndarray, options: SerialiseOptions) -> np.ndarray:
@@ -142,10 +144,12 @@ def kept_tokens(offsets: np.ndarray, segments: np.ndarray, options: SerialiseOpt
     everything = np.arange(len(offsets))
     if not len(segments):
         return everything[:0]
+    own = [0, options.notes_tokens, options.medications_tokens, options.labs_tokens]
+    if not any(own) and len(offsets) <= options.max_tokens - 2:
+        return everything
     owner = np.searchsorted(segments[:, 2], offsets[:, 0], side="right") - 1
     section = segments[np.maximum(owner, 0), 0]
     sizes = np.bincount(section, minlength=len(SECTIONS))
-    own = [0, options.notes_tokens, options.medications_tokens, options.labs_tokens]
     limits = np.where(np.array(own) > 0, np.minimum(sizes, own), sizes)
     limits = _level(limits, options.max_tokens - 2)
     if np.array_equal(limits, sizes):
@@ -200,11 +204,13 @@ def _lab(row: Lab) -> str:
 
 def flag(row: Lab) -> str:
     """The flag of a laboratory result: the source's, or `L` or `H` by its bounds, or empty."""
-    if row.flag:
+    if row.flag or (row.low is None and row.high is None):
         return row.flag
     text = row.value.strip()
     sign = text[:1] if text[:1] in ("<", ">") else ""
     text = text.removeprefix(sign).removeprefix("=").strip()
+    if "," not in text:
+        return _flag_of(text, sign, row)
     # "250,000" is 250 in some countries and 250 thousand in others: a flag must be right in both.
     readings = [text.replace(",", ".")] if text.count(",") < 2 else []
     if _THOUSANDS.fullmatch(text):

@@ -1,6 +1,7 @@
 """The tokenizer: byte-level BPE trained on the training split, or one loaded from a folder."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jaxcoder.errors import UserError
+from jaxcoder.tokens.pieces import Pieces, are_independent, arrays
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 """Of a tokenizer trained here; a token's index is its id."""
@@ -82,13 +84,27 @@ class Tokenizer:
         self._backend, self._config = backend, config
         self.pad_id, self.start_id, self.end_id = pad_id, start_id, end_id
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        self._pieces = Pieces(backend) if are_independent(backend) else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As workers get it: without what it remembers of texts."""
+        parts = self._backend, self.pad_id, self.start_id, self.end_id, self._config
+        return Tokenizer, parts
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Encodes several texts at once, on all cores."""
+        """Encodes several texts at once."""
+        if self._pieces is None:
+            return self._encode_whole(texts)
+        ids, offsets, edges = self._pieces.encode(texts)
         return [
-            Encoded(np.array(each.ids, np.int32), np.array(each.offsets, np.int32).reshape(-1, 2))
-            for each in self._backend.encode_batch(list(texts), add_special_tokens=False)
+            Encoded(ids[start:end], offsets[start:end])
+            for start, end in itertools.pairwise(edges.tolist())
         ]
+
+    def _encode_whole(self, texts: Sequence[str]) -> list[Encoded]:
+        """Encodes them without what is remembered, on all cores."""
+        encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        return [Encoded(*arrays(each)) for each in encoded]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of some tokens; special tokens leave none."""

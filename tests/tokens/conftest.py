@@ -1,12 +1,16 @@
 """A small cohort for the tests of token records, and a source that has its contacts at hand."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from jaxcoder.records import builder
 from jaxcoder.records.builder import ContactData
+from jaxcoder.records.findings import Findings
+from jaxcoder.records.runner import Runner
 from jaxcoder.records.schema import Code, Contact, Evidence, Lab, Medication, Note
+from jaxcoder.records.sources import Source
 
 WORDS = {
     "I10": "hypertension",
@@ -44,22 +48,21 @@ def one_contact(number: int, codes: list[str], filler: int = 10) -> Contact:
     )
 
 
-class Memory:
+class Memory(Source):
     """A source of contacts at hand."""
 
     name = "memory"
-    descriptions = {}
 
     def __init__(self, contacts: Splits) -> None:
-        self._contacts = contacts
-        self.splits = tuple(contacts)
-        self.identity = {"source": "memory", "sizes": [len(each) for each in contacts.values()]}
+        self._held = contacts
 
-    def contacts(self, split: str) -> Iterator[Contact]:
-        return iter(self._contacts[split])
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"source": "memory", "sizes": [len(each) for each in self._held.values()]}
 
-    def dropped(self, split: str) -> dict[str, int]:
-        return {}
+    def parts(self, runner: Runner) -> tuple[dict[str, Any], Findings]:
+        parts = {split: [lambda _, held=held: iter(held)] for split, held in self._held.items()}
+        return parts, Findings()
 
 
 @pytest.fixture

@@ -16,6 +16,10 @@ def squeezed(text):
     return "".join(text.split()).lower()
 
 
+def note_span(document, *span):
+    return document.note_spans([span])[0]
+
+
 def document_of(contact, **options):
     tokenizer = train_tokenizer([FIRST + SECOND] * 2, TokenizerOptions(vocab_size=300))
     encoder = DocumentEncoder(tokenizer, SerialiseOptions(**options))
@@ -38,7 +42,7 @@ def test_every_word_of_a_note_comes_back_from_its_tokens(note):
     for word in text.split():
         start = text.index(word, position)
         position = start + len(word)
-        place = document.note_span(note, start, position)
+        place = note_span(document, note, start, position)
         assert document.text[slice(*place)] == word
         first, after = document.token_spans(np.array([place]))[0]
         assert squeezed(tokenizer.decode(document.tokens[first:after])) == squeezed(word)
@@ -49,14 +53,14 @@ def test_every_word_of_a_note_comes_back_from_its_tokens(note):
 
 def test_spans_that_the_document_does_not_have():
     document, _ = document_of(CONTACT)
-    assert document.note_span(1, 0, 1) is None  # a blank note
-    assert document.note_span(7, 0, 1) is None
-    assert document.note_span(0, 5, 5) is None
-    assert document.note_span(0, 0, len(FIRST) + 1) is None
-    blank = document.note_span(0, len(FIRST) - 2, len(FIRST))
+    assert note_span(document, 1, 0, 1) is None  # a blank note
+    assert note_span(document, 7, 0, 1) is None
+    assert note_span(document, 0, 5, 5) is None
+    assert note_span(document, 0, 0, len(FIRST) + 1) is None
+    blank = note_span(document, 0, len(FIRST) - 2, len(FIRST))
     assert document.token_spans(np.array([blank])).tolist() == [[-1, -1]]
     without, _ = document_of(CONTACT, sections=("labs",))
-    assert without.note_span(0, 0, 3) is None
+    assert note_span(without, 0, 0, 3) is None
 
 
 @pytest.mark.parametrize("keep", ["head", "tail", "head+tail"])

@@ -1,0 +1,163 @@
+"""`jaxcoder bench tokens`: how fast contact records become token records, against the tokenizer.
+
+`bare` is `encode_batch` of Hugging Face tokenizers, on all cores, of the serialised contacts held
+in memory. `stage` is all that `jaxcoder tokens` does once everything is fitted: contacts are read
+from disk, serialised and tokenised, get labels and evidence, and are written. Each time it starts
+with no text seen. Contacts are those of the synthetic cohort with notes of 500 words and 20
+laboratory rows. Runs alternate; the ratio is the median of those of the repeats.
+"""
+
+import dataclasses
+import itertools
+import os
+import pickle
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from etils import epath
+from tokenizers import Tokenizer
+
+from jaxcoder import entry
+from jaxcoder.records import builder as records_builder
+from jaxcoder.records.schema import Contact
+from jaxcoder.records.sources.synthetic.source import Synthetic
+from jaxcoder.tokens.builder import TokensBuild, TokensOptions
+from jaxcoder.tokens.lexicon import SilverOptions
+from jaxcoder.tokens.minidocs import MiniOptions
+from jaxcoder.tokens.report import SplitReport
+from jaxcoder.tokens.serialise import serialise
+
+_LABS = 20
+_AT_A_TIME = 512  # texts that the bare tokenizer is given; more were no faster
+_CHUNK = 64
+
+
+class Ward(Synthetic):
+    """The synthetic cohort, with more laboratory rows: each contact's own, over and over."""
+
+    def patient(self, number: int) -> Iterator[Contact]:
+        """The contacts of one patient."""
+        for contact in super().patient(number):
+            labs = itertools.islice(itertools.cycle(contact.labs), _LABS)
+            yield dataclasses.replace(contact, labs=tuple(labs))
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of wall time and of CPU time, of all threads."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def steps(build: TokensBuild, contacts: Sequence[Contact]) -> dict[str, float]:
+    """Microseconds of CPU time a contact in each step up to the record, silver search apart."""
+    maker, report = build.preprocessor, SplitReport()
+    spent = dict.fromkeys(("read, decode", "serialise", "tokenise", "labels, evidence"), 0.0)
+    spent |= {"silver": 0.0} if maker.lexicon else {}
+    options = build.options.serialise
+    clock = time.process_time
+    for start in range(0, len(contacts), _CHUNK):
+        marks = [clock()]
+        chunk = contacts[start : start + _CHUNK]
+        marks.append(clock())
+        texts = [serialise(contact, options) for contact in chunk]
+        marks.append(clock())
+        documents = maker.encoder.join(texts)
+        marks.append(clock())
+        for contact, document in zip(chunk, documents, strict=True):
+            maker.record(contact, document, report, silver=False)
+        marks.append(clock())
+        if maker.lexicon:
+            for contact, document in zip(chunk, documents, strict=True):
+                maker.silver_spans(contact, document.text)
+            marks.append(clock())
+        for name, (begin, end) in zip(spent, itertools.pairwise(marks), strict=True):
+            spent[name] += end - begin
+    return {name: seconds / len(contacts) * 1e6 for name, seconds in spent.items()}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints contacts and tokens a second of both, their ratio, and where the time goes."""
+    parser = entry.Parser(prog="jaxcoder bench tokens", description=__doc__)
+    parser.add_argument(
+        "--patients", type=int, default=1500, help="of the cohort, 2.7 contacts each"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each")
+    parser.add_argument("--vocab_size", type=int, default=8000, help="of the tokenizer")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        _bench(epath.Path(name), arguments.patients, arguments.repeats, arguments.vocab_size)
+
+
+def _bench(folder: epath.Path, patients: int, repeats: int, vocab_size: int) -> None:
+    source = Ward(None, {"patients": patients, "note_words": 500})
+    data = records_builder.build(source, folder, say=lambda line: None)
+    options = TokensOptions(mini=MiniOptions(per_contact=0.0))
+    options = dataclasses.replace(
+        options, tokenizer=dataclasses.replace(options.tokenizer, vocab_size=vocab_size)
+    )
+    builds = {
+        "stage": TokensBuild(
+            data, dataclasses.replace(options, silver=SilverOptions(enabled=False))
+        ),
+        "stage, silver": TokensBuild(data, options),
+    }
+    splits = [data.split(split) for split in data.splits]
+    contacts = [contact for split in splits for contact in split]
+    texts = [serialise(contact, options.serialise).text for contact in contacts]
+    builds["stage"].tokenizer.save(folder / "tokenizer")
+    backend = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+
+    def bare() -> int:
+        return sum(
+            len(each)
+            for start in range(0, len(texts), _AT_A_TIME)
+            for each in backend.encode_batch(
+                texts[start : start + _AT_A_TIME], add_special_tokens=False
+            )
+        )
+
+    def stage(form: str) -> None:
+        build = builds[form]
+        build.preprocessor = pickle.loads(pickle.dumps(build.preprocessor))  # has seen no text
+        build.write(folder / "token_records" / form / "1.0.0", {}, folder)
+
+    tokens = bare()
+    times: dict[str, list[tuple[float, float]]] = {"bare": [], **{form: [] for form in builds}}
+    for _ in range(repeats):
+        times["bare"].append(timed(bare))
+        for form in builds:
+            times[form].append(timed(lambda form=form: stage(form)))  # type: ignore[misc]
+    count = len(contacts)
+    words = sum(len(note.text.split()) for contact in contacts for note in contact.notes)
+    labs = sum(len(contact.labs) for contact in contacts)
+    print(
+        f"{os.cpu_count()} cores; {count:,} contacts; {words / count:.0f} words, "
+        f"{labs / count:.0f} laboratory rows, {tokens / count:.0f} tokens a contact"
+    )
+    print(f"{'':<16}{'contacts/s':>12}{'tokens/s':>12}{'CPU us':>9}{'of bare':>9}{'by CPU':>9}")
+    for form, runs in times.items():
+        wall, cpu = (statistics.median(column) for column in zip(*runs, strict=True))
+        ratios = [
+            statistics.median(
+                bare[by] / run[by] for bare, run in zip(times["bare"], runs, strict=True)
+            )
+            for by in (0, 1)
+        ]
+        print(
+            f"{form:<16}{count / wall:>12,.0f}{tokens / wall:>12,.0f}{cpu / count * 1e6:>9,.0f}"
+            f"{ratios[0]:>9.2f}{ratios[1]:>9.2f}"
+        )
+    build = builds["stage, silver"]
+    build.preprocessor = pickle.loads(pickle.dumps(build.preprocessor))
+    spent = steps(build, data.split("train"))
+    whole = statistics.median(cpu for _, cpu in times["stage"]) / count * 1e6
+    silver = spent.pop("silver")
+    spent |= {"encode, write": whole - sum(spent.values()), "silver (train)": silver}
+    print("CPU us a contact: " + "; ".join(f"{name} {us:.0f}" for name, us in spent.items()))
+
+
+if __name__ == "__main__":
+    entry.run(main)
