@@ -1,23 +1,30 @@
-"""`jaxcoder bench records`: how fast contact records are written and read, in two layouts.
+"""`jaxcoder bench records`: how fast contact records are written and read, and built from tables.
 
-`nested` keeps notes, medications, labs and codes as TFDS `Sequence` features, a list a column;
-`rows` is the layout of `records/builder.py`, a matrix of text a relation. Both start from and end
-in `Contact`.
+First in two layouts, by CPU time: `nested` keeps notes, medications, labs and codes as TFDS
+`Sequence` features, a list a column; `rows` is the layout of `records/builder.py`, a matrix of text
+a relation. Both start from and end in `Contact`. Then the whole way from Parquet tables to contact
+records, by wall time on one core and on all.
 """
 
 import dataclasses
+import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
 from jaxcoder import entry
+from jaxcoder.bench import footprint
 from jaxcoder.records import builder, store
+from jaxcoder.records.export import write_tables
+from jaxcoder.records.runner import Local
 from jaxcoder.records.schema import Code, Contact, Lab, Medication, Note
+from jaxcoder.records.sources import open_source
 
 _REPORT = "report.json"
 _ROWS: dict[str, type] = {"notes": Note, "medications": Medication, "labs": Lab, "codes": Code}
@@ -44,6 +51,25 @@ def contact(number: int) -> Contact:
         ),
         codes=tuple(Code(f"I1{i}.9", "icd10", "secondary", i + 1) for i in range(5)),
     )
+
+
+def write_extract(folder: str, contacts: int) -> None:
+    """Writes the tables of so many contacts, three a patient."""
+    known = [contact(number) for number in range(min(contacts, 1000))]
+
+    def made() -> Iterator[tuple[str, Contact]]:
+        for number in range(contacts):
+            yield (
+                "",
+                dataclasses.replace(
+                    known[number % len(known)],
+                    contact_id=f"c{number:09d}",
+                    patient_id=f"p{number // 3:09d}",
+                ),
+            )
+
+    write_tables(made(), folder)
+    (epath.Path(folder) / "splits.parquet").unlink()  # by hash
 
 
 def nested_features() -> tfds.features.FeaturesDict:
@@ -119,10 +145,18 @@ def measure(
     return len(contacts) / written, len(contacts) / read, size / len(contacts)
 
 
+def build_from_tables(folder: str, cores: int) -> int:
+    """Builds contact records of the tables below a folder; returns how many."""
+    source = open_source("tables", f"{folder}/extract", {"name": f"cores{cores}"})
+    data = builder.build(source, folder, runner=Local(cores), say=lambda line: None)
+    return sum(len(data.split(split)) for split in data.splits)
+
+
 def main(argv: Sequence[str]) -> None:
     """Prints contacts a CPU second, written and read, for both layouts."""
     parser = entry.Parser(prog="jaxcoder bench records", description=__doc__)
-    parser.add_argument("--contacts", type=int, default=5000, help="how many contacts to write")
+    parser.add_argument("--contacts", type=int, default=5000, help="of the layouts")
+    parser.add_argument("--tables", type=int, default=100_000, help="contacts in the tables")
     arguments = parser.parse_args(argv)
     contacts = [contact(number) for number in range(arguments.contacts)]
     print(f"{'layout':<8}{'written/s':>12}{'read/s':>12}{'bytes':>10}")
@@ -132,6 +166,13 @@ def main(argv: Sequence[str]) -> None:
     }.items():
         written, read, size = measure(contacts, *layout)
         print(f"{name:<8}{written:>12,.0f}{read:>12,.0f}{size:>10,.0f}")
+    print(f"{'cores':<8}{'contacts/s':>12}{'peak MiB':>12}")
+    with tempfile.TemporaryDirectory() as folder:
+        write_extract(f"{folder}/extract", arguments.tables)
+        for cores in dict.fromkeys((1, len(os.sched_getaffinity(0)))):
+            took = footprint.measure(build_from_tables, folder, cores)
+            speed = took.result / took.seconds
+            print(f"{cores:<8}{speed:>12,.0f}{took.peak / 2**20:>12,.0f}")
 
 
 if __name__ == "__main__":

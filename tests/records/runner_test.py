@@ -12,6 +12,9 @@ from jaxcoder.records import builder, export, runner
 from jaxcoder.records.runner import Beam, Local
 from jaxcoder.records.sources import open_source, relations
 from jaxcoder.records.sources.synthetic import source as synthetic
+from jaxcoder.tokens import builder as tokens_builder
+from jaxcoder.tokens.minidocs import MiniOptions
+from jaxcoder.tokens.tokenizer import TokenizerOptions
 
 
 def double(number):
@@ -169,3 +172,30 @@ def test_without_beam_the_remedy_is_an_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"not installed; `pip install 'jaxcoder\[beam\]'`"):
         runner.open_runner("DirectRunner", 0, [], "d")
+
+
+@pytest.mark.slow
+def test_every_runner_makes_the_same_token_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens_builder, "_PART", 50)
+    contacts = builder.build(open_source("synthetic", None, {"patients": 60}), tmp_path)
+    made = []
+    for number, each in enumerate(runners(tmp_path / "work")):
+        data = tokens_builder.build(contacts, tmp_path / str(number), OPTIONS, runner=each)
+        assert len(list(data.path.glob("*train.array_record*"))) > 1
+        records = {split: list(map(plain, data.split(split))) for split in data.splits}
+        sizes = {split: data.sizes(split).tolist() for split in data.splits}
+        report = {key: data.report[key] for key in ("splits", "label_space", "identity")}
+        made.append((records, sizes, report))
+    assert "mini" in made[0][0]
+    assert made[0] == made[1] == made[2]
+
+
+OPTIONS = tokens_builder.TokensOptions(
+    tokenizer=TokenizerOptions(vocab_size=400), mini=MiniOptions(per_contact=0.2)
+)
+
+
+def plain(record):
+    return {
+        key: getattr(value, "tolist", lambda value=value: value)() for key, value in record.items()
+    }
