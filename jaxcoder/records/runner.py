@@ -4,6 +4,7 @@ A task is a part, and its result is JSON values; neither depends on where it run
 runner makes the same records in the same order.
 """
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -193,6 +194,8 @@ def _begin(task: Task[Any]) -> None:
     """
     global _task
     _task = task
+    # Without tearing down modules, at which DuckDB's bindings print what they think has leaked.
+    atexit.register(os._exit, 0)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     pa.set_cpu_count(1)
     parent = multiprocessing.parent_process()
