@@ -1,6 +1,7 @@
 """How many documents hold a key (an n-gram), and how many of these have a label."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -68,6 +69,11 @@ class Counts:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @functools.cached_property
+    def num_labels(self) -> int:
+        """The highest label of an entry + 1."""
+        return int(self.labels.max(initial=-1)) + 1
+
     def rows(self, keys: np.ndarray) -> np.ndarray:
         """The row of each key, int64 of the same shape; −1 for an unknown one."""
         if not len(self.keys):
@@ -92,10 +98,13 @@ class Counts:
         starts = self.first[rows]
         sizes = np.where(rows >= 0, self.first[rows + 1] - starts, 0)
         entries = ranges(starts, sizes)
-        columns = np.minimum(np.searchsorted(labels, self.labels[entries]), len(labels) - 1)
-        here = labels[columns] == self.labels[entries]
-        owners = np.repeat(np.arange(len(rows)), sizes)
-        hits[owners[here], columns[here]] = self.hits[entries[here]]
+        # A table of all labels, as searching for the label of each entry takes longer.
+        column = np.full(max(self.num_labels, int(labels[-1]) + 1), -1, np.int32)
+        column[labels] = np.arange(len(labels))
+        columns = column[self.labels[entries]]
+        here = columns >= 0
+        owners = np.repeat(np.arange(len(rows)), sizes)[here]
+        hits[owners, columns[here]] = self.hits[entries[here]]
         return hits
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 # Letters or digits, or a mark that ends a sentence: n-grams do not cross it.
 # A full stop or a colon between two letters or digits (`3.5`, `e.g`) ends nothing.
-_PIECE = re.compile(r"[^\W_]+|[.:;!?](?=\s|$)|\n")
+_PIECE = re.compile(r"([^\W_]+|[.:;!?](?=\s|$)|\n)")
+_MARKS = frozenset(".:;!?\n")
 _MULTIPLIER = np.uint64(
     0x9E3779B97F4A7C15
 )  # 2^64 / golden ratio: the usual odd multiplier of Fibonacci hashing.
@@ -58,19 +59,16 @@ def words(text: str, characters: int) -> Words:
     Returns:
       The words in the order of the text.
     """
-    hashes, starts, ends, sentences = [], [], [], []
-    sentence = 0
-    for match in _PIECE.finditer(text):
-        piece = match.group()
-        if not piece[0].isalnum():
-            sentence += 1
-            continue
-        hashes.append(_stem_hash(piece, characters))
-        starts.append(match.start())
-        ends.append(match.end())
-        sentences.append(sentence)
-    offsets = (np.array(column, np.int32) for column in (starts, ends, sentences))
-    return Words(np.array(hashes, np.uint64), *offsets)
+    parts = _PIECE.split(text)  # what is between the pieces, and the pieces, in turns
+    pieces = parts[1::2]
+    count = len(pieces)
+    marks = np.fromiter(map(_MARKS.__contains__, pieces), bool, count)
+    lengths = np.fromiter(map(len, parts), np.int32, len(parts))
+    ends = np.cumsum(lengths, dtype=np.int32)[1::2]
+    starts, sentences = ends - lengths[1::2], np.cumsum(marks, dtype=np.int32)
+    is_word = ~marks
+    hashes = [_stem_hash(piece, characters) for piece in pieces if piece not in _MARKS]
+    return Words(np.array(hashes, np.uint64), starts[is_word], ends[is_word], sentences[is_word])
 
 
 def ngrams(found: Words, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

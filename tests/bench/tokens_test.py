@@ -12,12 +12,12 @@ def test_reports_the_stage_beside_the_bare_tokenizer_and_every_step(capsys):
     )
     assert [name for name, _, _ in rates] == ["bare", "stage", "stage, silver"]
     assert float(rates[0][2]) == 1.0 and all(float(ratio) > 0 for _, _, ratio in rates)
-    steps = re.findall(r"([a-z, ()]+) -?\d+(?:;|$)", out.splitlines()[-1].partition(": ")[2])
+    steps = re.findall(r"([a-z, ]+) -?\d+(?:;|$)", out.splitlines()[-1].partition(": ")[2])
     assert [step.strip() for step in steps] == [
         "read, decode",
         "serialise",
         "tokenise",
         "labels, evidence",
         "encode, write",
-        "silver (train)",
+        "silver search",
     ]
