@@ -44,7 +44,7 @@ from jaxcoder.tokens.tokenizer import (
 
 __all__ = ["TokenData", "TokensOptions", "build", "open_built", "open_tokens"]
 
-_PART = 16_384  # contacts of a part
+_PART = 8192  # contacts of a part: some seconds of work, and a file of 30 MB
 _MINI_CONTACTS = 20_000  # training contacts whose strings go into mini-documents, at most
 
 
