@@ -141,7 +141,7 @@ def of_cohort(folder, cohort, ids):
 
 
 @pytest.mark.parametrize("ids", [True, False])
-def test_the_same_contacts_come_back(tmp_path, cohort, ids):
+def test_the_same_contacts_come_back(tmp_path, cohort, ids, way):
     expected = of_cohort(tmp_path, cohort, ids)
     source = open_source("meds", tmp_path, {})
     found = contacts(source)

@@ -262,7 +262,7 @@ LOST = {
 """Why a row is in no contact; other findings are of rows that are."""
 
 
-def test_the_mimic4_demo_is_accounted_for(shared_data):
+def test_the_mimic4_demo_is_accounted_for(shared_data, way):
     folder = shared_data / "mimic4_demo"
     diagnoses = collections.defaultdict(set)
     for row in rows_of(folder / "hosp" / "diagnoses_icd.csv.gz"):
@@ -288,7 +288,7 @@ def test_the_mimic4_demo_is_accounted_for(shared_data):
     )
 
 
-def test_the_mimic3_demo_is_accounted_for(shared_data):
+def test_the_mimic3_demo_is_accounted_for(shared_data, way):
     folder = shared_data / "mimic3_demo"
     source = open_source("mimic3", folder, {"codes": "D"})
     found = contacts(source)

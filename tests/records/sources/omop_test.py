@@ -148,7 +148,7 @@ def contacts(source):
 
 
 @pytest.mark.parametrize("codes", ["source", "mapped"])
-def test_the_same_contacts_come_back(folder, cohort, codes):
+def test_the_same_contacts_come_back(folder, cohort, codes, way):
     source = open_source("omop", folder, {"codes": codes})
     found = contacts(source)
     assert len(found) == len(cohort)

@@ -1,0 +1,21 @@
+import pickle
+
+import pytest
+
+from jaxcoder.records import runner, sources
+from jaxcoder.records.sources import relations
+
+
+@pytest.fixture(params=["whole", "apart"])
+def way(request, monkeypatch):
+    """How sources are read: whole, or as other processes do it, file by file, part by part."""
+    if request.param == "apart":
+        monkeypatch.setattr(relations, "_LARGE", 0)
+        monkeypatch.setattr(sources, "Local", _Pickling)
+
+
+class _Pickling(runner.Local):
+    def map(self, task, parts, apart):
+        return [
+            pickle.loads(pickle.dumps(task))(pickle.loads(pickle.dumps(part))) for part in parts
+        ]
