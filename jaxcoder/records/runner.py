@@ -5,6 +5,7 @@ runner makes the same records in the same order.
 """
 
 import atexit
+import contextlib
 import json
 import multiprocessing
 import os
@@ -79,7 +80,7 @@ def open_runner(
         raise UserError(f"--jobs {jobs} and --runner {beam}: expected one of them")
     if data_dir is None:
         raise UserError(f"--runner {beam}: needs --data_dir, a folder that all its workers see")
-    return Beam(epath.Path(data_dir) / "work", [f"--runner={beam}", *(f"--{o}" for o in options)])
+    return Beam(epath.Path(data_dir) / "work", beam, [f"--{option}" for option in options])
 
 
 class Local:
@@ -120,23 +121,31 @@ class Beam:
 
     processes = 1
 
-    def __init__(self, shared: epath.PathLike, options: Sequence[str]) -> None:
+    def __init__(self, shared: epath.PathLike, name: str, options: Sequence[str] = ()) -> None:
         """Remembers where to run; runs nothing.
 
         Args:
           shared: a folder that every worker can read and write; parts and results go there.
-          options: Beam's own, such as `--runner=DataflowRunner`, `--project=…`.
+          name: of a runner of Beam, such as `DataflowRunner`.
+          options: Beam's own, such as `--project=…`.
 
         Raises:
-          UserError: Beam is not installed.
+          UserError: Beam is not installed, or has no such runner.
         """
         self.shared = epath.Path(shared)
-        self._options = list(options)
+        self._options = [f"--runner={name}", *options]
         try:
-            import apache_beam  # noqa: F401 - an extra
+            import apache_beam as beam  # an extra
         except ImportError:
             raise UserError(
-                "--runner: Apache Beam is not installed; `pip install 'jaxcoder[beam]'`"
+                f"--runner {name}: Apache Beam is not installed; `pip install 'jaxcoder[beam]'`"
+            ) from None
+        try:
+            beam.runners.create_runner(name)
+        except ValueError:
+            raise UserError(
+                f"--runner {name}: unknown to Apache Beam; expected one of its runners, such as "
+                "DirectRunner, FlinkRunner, PortableRunner, DataflowRunner"
             ) from None
 
     def map(self, task: Task[T], parts: Sequence[T], apart: bool) -> list[Any]:
@@ -156,6 +165,8 @@ class Beam:
                     | "make" >> beam.Map(_keep, task, folder)
                 )
             found = [_kept(epath.Path(folder), number) for number in range(len(parts))]
+        with contextlib.suppress(OSError, ValueError):  # something else is still in it
+            self.shared.rmdir()
         return found
 
 

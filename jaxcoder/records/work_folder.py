@@ -37,6 +37,9 @@ def work_folder(shared: epath.Path | None = None) -> Iterator[epath.Path]:
         _remove(folder)
         if held is not None:
             held.close()
+        if shared is not None:
+            with contextlib.suppress(OSError, ValueError):  # something else is still in it
+                parent.rmdir()
 
 
 def _remove(folder: epath.Path) -> None:

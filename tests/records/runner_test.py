@@ -32,14 +32,14 @@ def die(number):
 
 
 def runners(folder):
-    return Local(1), Local(2), Beam(folder, ["--runner=DirectRunner"])
+    return Local(1), Local(2), Beam(folder, "DirectRunner")
 
 
 def test_results_have_the_order_of_the_parts(tmp_path):
-    for each in runners(tmp_path):
+    for each in runners(tmp_path / "work"):
         found = each.map(double, list(range(7)), apart=True)
         assert found == [{"twice": 2 * number} for number in range(7)]
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())  # nor an empty folder of the work
 
 
 def test_a_mistake_of_the_user_is_one_line_wherever_it_is_found(tmp_path):
@@ -131,7 +131,7 @@ def test_every_runner_makes_the_same_records_in_the_same_order(cohort, tmp_path,
         assert len(list(data.path.glob("*train.array_record*"))) > 1
         assert [path.name for path in data.path.parent.iterdir()] == [data.path.name]
     assert made[0] == made[1] == made[2]
-    assert not list((tmp_path / "work").iterdir())  # no patient's data stays behind
+    assert not (tmp_path / "work").exists()  # no patient's data stays behind
     source = open_source(kind, *arguments)
     assert made[0][0] == {split: list(source.contacts(split)) for split in source.splits}
 
@@ -155,6 +155,7 @@ def test_the_number_of_parts_decides_nothing(cohort, monkeypatch):
         (("", 0, ["project=x"], "d"), "--beam_option: without --runner"),
         (("DirectRunner", 2, [], "d"), "--jobs 2 and --runner DirectRunner: expected one"),
         (("DirectRunner", 0, [], None), "--runner DirectRunner: needs --data_dir"),
+        (("Nonsense", 0, [], "d"), "--runner Nonsense: unknown to Apache Beam; expected"),
     ],
 )
 def test_what_does_not_go_together(arguments, message):
