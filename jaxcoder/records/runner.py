@@ -12,7 +12,8 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
@@ -39,13 +40,15 @@ class Runner(Protocol):
     processes: int
     shared: epath.Path | None
 
-    def map(self, task: Task[T], parts: Sequence[T], apart: bool) -> list[Any]:
+    def map(self, task: Task[T], parts: Sequence[T], apart: bool, bar: str = "") -> list[Any]:
         """The results, in the order of the parts.
 
         Args:
           task: what is done with each part.
           parts: the parts.
           apart: whether they are large enough for processes of their own.
+          bar: what a progress bar calls them; without it parts that are made here show none, for
+            they have their own.
 
         Raises:
           UserError: whatever a task raises.
@@ -92,10 +95,10 @@ class Local:
         """Uses so many processes; 0 stands for all cores."""
         self.processes = processes or len(os.sched_getaffinity(0))
 
-    def map(self, task: Task[T], parts: Sequence[T], apart: bool) -> list[Any]:
+    def map(self, task: Task[T], parts: Sequence[T], apart: bool, bar: str = "") -> list[Any]:
         """As `Runner.map`; each process imports anew, which takes it some seconds."""
         if self.processes == 1 or not apart:
-            return [task(part) for part in parts]
+            return [task(part) for part in (_shown(parts, len(parts), bar) if bar else parts)]
         # Not forked: a fork of a process with threads (DuckDB, JAX) may stand still.
         context = multiprocessing.get_context("spawn")
         others = set(multiprocessing.active_children())
@@ -103,7 +106,7 @@ class Local:
         try:
             with ProcessPoolExecutor(processes, context, _begin, (task,)) as pool:
                 try:
-                    return list(_shown(pool.map(_do, parts), len(parts)))
+                    return list(_shown(pool.map(_do, parts), len(parts), bar or "parts"))
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     for child in set(multiprocessing.active_children()) - others:
@@ -148,9 +151,9 @@ class Beam:
                 "DirectRunner, FlinkRunner, PortableRunner, DataflowRunner"
             ) from None
 
-    def map(self, task: Task[T], parts: Sequence[T], apart: bool) -> list[Any]:
+    def map(self, task: Task[T], parts: Sequence[T], apart: bool, bar: str = "") -> list[Any]:
         """As `Runner.map`; results come back as files, for a runner hands none to its launcher."""
-        del apart
+        del apart, bar  # Beam has its own
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -179,7 +182,7 @@ def _keep(numbered: tuple[int, T], task: Task[T], folder: str) -> None:
         content = {"error": str(error)}
     path = epath.Path(folder) / f"{number}.json"
     # A worker may be given the same part again; the last one to end renames over the others.
-    own = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+    own = path.with_suffix(f".{uuid.uuid4().hex[:12]}")
     own.write_text(json.dumps(content))
     own.replace(path)
 
@@ -219,5 +222,5 @@ def _begin(task: Task[Any]) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _shown(results: Iterator[Any], count: int) -> Iterator[Any]:
-    return iter(tqdm.tqdm(results, total=count, unit=" parts", disable=not sys.stderr.isatty()))
+def _shown(each: Iterable[T], count: int, bar: str) -> Iterator[T]:
+    return iter(tqdm.tqdm(each, desc=bar, total=count, disable=not sys.stderr.isatty()))

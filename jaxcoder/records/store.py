@@ -129,24 +129,32 @@ def _write_part(
     records: Callable[[Any], Stream],
     features: Callable[[], tfds.features.FeaturesDict],
 ) -> dict[str, Any]:
-    """Writes a part: `shards` (records of each file), `bytes`, and what its stream `returned`."""
+    """Writes a part.
+
+    Returns:
+      `path` (folder of its files), `shards` (records of each file), `bytes`, and what its stream
+      `returned`.
+    """
+    # Beam may give the same part to a second worker while the first is still at it.
+    path = part.path / uuid.uuid4().hex[:12]
     returned: list[Any] = []
     stream = _watched(records(part.content), part.split, returned)
     writer = None
     while chunk := list(itertools.islice(stream, _CHUNK)):
         with _writing(part.folder), _unseen():
             if writer is None:
-                part.path.mkdir(parents=True, exist_ok=True)
-                info = _info(part.path, part.folder, features())
+                path.mkdir(parents=True)
+                info = _info(path, part.folder, features())
                 writer = tfds.core.SequentialWriter(info, _SHARD, file_format="array_record")
                 writer.initialize_splits([part.split])
             writer.add_examples({part.split: chunk})
     if writer is None:
-        return {"shards": [], "bytes": 0, "returned": returned[0]}
+        return {"path": str(path), "shards": [], "bytes": 0, "returned": returned[0]}
     with _writing(part.folder):
         writer.close_splits([part.split])
     written = info.splits[part.split]
     return {
+        "path": str(path),
         "shards": [int(length) for length in written.shard_lengths],
         "bytes": int(written.num_bytes),
         "returned": returned[0],
@@ -166,7 +174,7 @@ def _join(
     size: collections.Counter[str] = collections.Counter()
     for part, result in zip(parts, results, strict=True):
         if result["shards"]:
-            files = sorted(_shards(part.path))
+            files = sorted(_shards(epath.Path(result["path"])))
             held.setdefault(part.split, []).extend(zip(files, result["shards"], strict=True))
             size[part.split] += result["bytes"]
     if not held:

@@ -29,6 +29,7 @@ def connected(memory: int, threads: int = 0) -> Iterator[duckdb.DuckDBPyConnecti
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # global: for its cursors too
         connection.execute("SET memory_limit = ?", [f"{max(memory, _LEAST) // 1000}kB"])
         connection.execute("SET temp_directory = ?", [str(folder / "spill")])
+        connection.execute("SET enable_progress_bar = false")  # it goes into pipes and files, too
         connection.execute("SET threads = ?", [threads or len(os.sched_getaffinity(0))])
         # Joins stand as they are written, the large side first: of a packed CSV DuckDB guesses that
         # it is small, and would hold all of it: 120 million rows went to the disk, 25 GB.

@@ -123,7 +123,7 @@ class RelationalSource(Source):
         task = functools.partial(_stage, folder, memory)
         results: dict[str, list[Counts]] = {}
         for (relation, *_), counts in zip(
-            tasks, runner.map(task, tasks, rows > _LARGE), strict=True
+            tasks, runner.map(task, tasks, rows > _LARGE, "relations"), strict=True
         ):
             results.setdefault(relation, []).append(counts)
         for relation, found in results.items():

@@ -10,6 +10,7 @@ places, so that the number of parts decides nothing.
 """
 
 import contextlib
+import uuid
 from collections.abc import Iterable, Mapping
 
 import duckdb
@@ -142,6 +143,7 @@ def _write(batches: Iterable[pa.RecordBatch], folder: epath.Path, number: int) -
         counts[key] = (before + many, min(examples, default=None))
 
     rows_before = 0
+    unfinished: dict[epath.Path, epath.Path] = {}
     with contextlib.ExitStack() as files:
         writers: dict[int, parquet.ParquetWriter] = {}
         for batch in batches:
@@ -162,11 +164,16 @@ def _write(batches: Iterable[pa.RecordBatch], folder: epath.Path, number: int) -
                     continue
                 count("kept", len(mine), None)
                 if part not in writers:
-                    path = folder / str(part) / f"{number:05d}.parquet"
+                    # Beam may give the same rows to a second worker while the first is at it.
+                    final = folder / str(part) / f"{number:05d}.parquet"
+                    path = final.with_suffix(f".{uuid.uuid4().hex[:12]}")
+                    unfinished[path] = final
                     path.parent.mkdir(parents=True, exist_ok=True)
                     file = files.enter_context(path.open("wb"))
                     writers[part] = files.enter_context(parquet.ParquetWriter(file, mine.schema))
                 writers[part].write_table(mine)
+    for path, final in unfinished.items():
+        path.replace(final)
     return counts
 
 
@@ -178,7 +185,7 @@ def staged(folder: epath.Path, relation: str, part: int) -> str | None:
     path = folder / relation / str(part)
     if not path.exists():
         return None
-    files = ", ".join(literal(str(file)) for file in sorted(path.iterdir(), key=str))
+    files = ", ".join(literal(str(file)) for file in sorted(path.glob("*.parquet"), key=str))
     names = ", ".join(quoted(name) for name in COLUMNS[relation])
     order = f"place, contact_id{_ORDER.get(relation, '')}"
     return f"SELECT {names}, failed FROM read_parquet([{files}]) ORDER BY {order}"

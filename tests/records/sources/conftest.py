@@ -15,7 +15,7 @@ def way(request, monkeypatch):
 
 
 class _Pickling(runner.Local):
-    def map(self, task, parts, apart):
+    def map(self, task, parts, apart, bar=""):
         return [
             pickle.loads(pickle.dumps(task))(pickle.loads(pickle.dumps(part))) for part in parts
         ]
