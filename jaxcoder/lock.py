@@ -5,6 +5,10 @@ from typing import IO
 
 from etils import epath
 
+from jaxcoder.errors import UserError
+
+_LOCK = ".lock"
+
 
 def lock(folder: epath.PathLike) -> IO[bytes] | None:
     """Locks a folder for as long as the file is open, at most until this process ends.
@@ -17,11 +21,12 @@ def lock(folder: epath.PathLike) -> IO[bytes] | None:
 
     Raises:
       BlockingIOError: another process has it.
+      UserError: the disk keeps no locks.
     """
     import fcntl  # not on every system that jaxcoder can be read on
 
     try:
-        file = open(os.path.join(os.fspath(folder), ".lock"), "ab")  # noqa: SIM115 - it stays open
+        file = open(os.path.join(os.fspath(folder), _LOCK), "ab")  # noqa: SIM115 - it stays open
     except OSError:
         return None
     try:
@@ -29,6 +34,12 @@ def lock(folder: epath.PathLike) -> IO[bytes] | None:
     except BlockingIOError:
         file.close()
         raise
+    except OSError as error:
+        file.close()
+        raise UserError(
+            f"{folder}: its disk keeps no locks ({error.strerror}); expected flock(); mount it "
+            "with them, or choose a folder elsewhere"
+        ) from None
     return file
 
 
@@ -39,7 +50,25 @@ def locked_folder(folder: epath.Path) -> IO[bytes] | None:
       As `lock`.
     """
     hidden = folder.with_name(f".{folder.name}")
-    hidden.mkdir(parents=True)
+    hidden.mkdir(parents=True, exist_ok=True)
     held = lock(hidden)
-    hidden.rename(folder)
+    if held is None:  # a bucket: it has no folders, only names
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        hidden.rename(folder)
     return held
+
+
+def remove_locked(folder: epath.Path, held: IO[bytes] | None) -> None:
+    """Removes a folder, its lock last: NFS keeps an open file, and the folder with it.
+
+    Args:
+      folder: may be gone already.
+      held: what `lock` gave of it.
+    """
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.name != _LOCK:
+            path.rmtree(missing_ok=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if held is not None:
+        held.close()
+    folder.rmtree(missing_ok=True)

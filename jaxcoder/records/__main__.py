@@ -94,6 +94,11 @@ def main(argv: Sequence[str]) -> None:
         )
     if len(asked) > 1:
         raise UserError(f"--{' and --'.join(asked)}: expected one of them")
+    for way in ("check", "tables"):
+        if getattr(arguments, way) and arguments.runner:
+            raise UserError(f"--{way} and --runner: expected one; --{way} runs on this machine")
+    if arguments.tables and arguments.jobs:
+        raise UserError("--tables and --jobs: expected one; tables are written by one process")
     if arguments.tables and epath.Path(arguments.tables).exists():
         raise UserError(f"--tables {arguments.tables}: is there already; expected a new folder")
     source = sources.open_source(arguments.source, arguments.source_dir, options)

@@ -28,6 +28,10 @@ class Findings(collections.Counter[str]):
         self.examples: dict[str, str] = {}
         self.failed_codes: collections.Counter[str] = collections.Counter()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A Counter's own would lose the attributes.
+        return Findings.from_state, (self.state(),)
+
     def add(self, reason: str, contact_id: str | None, count: int = 1) -> None:
         """Counts rows; nothing where there are none.
 

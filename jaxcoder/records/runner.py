@@ -5,16 +5,15 @@ runner makes the same records in the same order.
 """
 
 import atexit
-import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +22,7 @@ import tqdm
 from etils import epath
 
 from jaxcoder.errors import UserError
+from jaxcoder.records.work_folder import remove_abandoned, work_folder
 
 T = TypeVar("T")
 Task = Callable[[T], Any]
@@ -106,16 +106,22 @@ class Local:
         try:
             with ProcessPoolExecutor(processes, context, _begin, (task,)) as pool:
                 try:
-                    return list(_shown(pool.map(_do, parts), len(parts), bar or "parts"))
+                    futures = [pool.submit(_do, part) for part in parts]
+                    for future in _shown(as_completed(futures), len(parts), bar or "parts"):
+                        future.result()  # an error is raised when it comes
+                    return [future.result() for future in futures]
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     for child in set(multiprocessing.active_children()) - others:
                         child.terminate()
                     raise
         except BrokenProcessPool:
+            remove_abandoned()  # the killed ones could not
             raise UserError(
-                "a process that made a part was killed, by the system if memory ran out; expected "
-                f"room for {self.processes}; give fewer --jobs, or a smaller memory_limit"
+                "a process that made parts has ended early: the system kills it where memory runs "
+                f"out, and then {self.processes} were too many: give fewer --jobs, or a smaller "
+                "memory_limit; or it could not begin: a script of your own needs its calls below "
+                "`if __name__ == '__main__':`"
             ) from None
 
 
@@ -145,7 +151,7 @@ class Beam:
             ) from None
         try:
             beam.runners.create_runner(name)
-        except ValueError:
+        except (ValueError, ImportError, AttributeError):
             raise UserError(
                 f"--runner {name}: unknown to Apache Beam; expected one of its runners, such as "
                 "DirectRunner, FlinkRunner, PortableRunner, DataflowRunner"
@@ -157,20 +163,16 @@ class Beam:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        self.shared.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.shared, prefix="results-") as folder:
+        with work_folder(self.shared) as folder:
             options = PipelineOptions(self._options, save_main_session=False)
             with beam.Pipeline(options=options) as pipeline:
                 _ = (
                     pipeline
                     | "parts" >> beam.Create(list(enumerate(parts)))
                     | "spread" >> beam.Reshuffle()
-                    | "make" >> beam.Map(_keep, task, folder)
+                    | "make" >> beam.Map(_keep, task, str(folder))
                 )
-            found = [_kept(epath.Path(folder), number) for number in range(len(parts))]
-        with contextlib.suppress(OSError, ValueError):  # something else is still in it
-            self.shared.rmdir()
-        return found
+            return [_kept(folder, number) for number in range(len(parts))]
 
 
 def _keep(numbered: tuple[int, T], task: Task[T], folder: str) -> None:
@@ -210,6 +212,8 @@ def _begin(task: Task[Any]) -> None:
     _task = task
     # Without tearing down modules, at which DuckDB's bindings print what they think has leaked.
     atexit.register(os._exit, 0)
+    # What is told to end tidies up: work folders hold patients' data.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     pa.set_cpu_count(1)
     parent = multiprocessing.parent_process()

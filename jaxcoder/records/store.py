@@ -16,7 +16,7 @@ import multiprocessing
 import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import IO, Any, Generic, TypeVar, overload
 
 import tensorflow_datasets as tfds
 import tqdm
@@ -24,7 +24,7 @@ from etils import epath
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from jaxcoder.errors import UserError
-from jaxcoder.lock import lock, locked_folder
+from jaxcoder.lock import lock, locked_folder, remove_locked
 from jaxcoder.records.runner import Local, Runner
 
 T = TypeVar("T")
@@ -101,9 +101,7 @@ def write(
                 folder.rename(own / _REPLACED)
             staged.rename(folder)
     finally:
-        _remove(own, folder)
-        if held is not None:
-            held.close()
+        _remove(own, folder, held)
     return folder
 
 
@@ -400,13 +398,11 @@ def _remove_abandoned(folder: epath.Path) -> None:
         with contextlib.suppress(BlockingIOError):  # it is still at work
             held = lock(own)
             if held is not None:
-                _remove(own, folder)
-                held.close()
+                _remove(own, folder, held)
 
 
-def _remove(own: epath.Path, folder: epath.Path) -> None:
+def _remove(own: epath.Path, folder: epath.Path, held: IO[bytes] | None) -> None:
     """Removes a folder of unfinished writing; what was about to be replaced goes back."""
     if (own / _REPLACED).exists() and not folder.exists():
         (own / _REPLACED).rename(folder)
-    if own.exists():
-        own.rmtree()
+    remove_locked(own, held)

@@ -75,6 +75,8 @@ class Pieces:
           ids int32 [n] of all texts, offsets int32 [n, 2] of each token in its own text, and
           int64 [texts + 1], where in them each text begins.
         """
+        if not texts:
+            return np.zeros(0, np.int32), np.zeros((0, 2), np.int32), np.zeros(1, np.int64)
         # Where two spaces follow each other, or a text is empty, a piece is empty: no tokens.
         pieces = "\n".join(texts).replace("\n", " ").split(" ")
         unknown = set(pieces).difference(self._numbers)

@@ -291,7 +291,7 @@ def test_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch, killed):
         if self == path:
             monkeypatch.undo()
             if killed:  # then nobody tidies up
-                monkeypatch.setattr(store, "_remove", lambda own, folder: None)
+                monkeypatch.setattr(store, "_remove", lambda own, folder, held: held.close())
             raise Stop
 
     monkeypatch.setattr(type(path), "rename", stop_after_the_first)

@@ -50,7 +50,7 @@ def test_a_mistake_of_the_user_is_one_line_wherever_it_is_found(tmp_path):
 
 
 def test_a_process_that_is_killed_is_told():
-    with pytest.raises(UserError, match="was killed, .*; give fewer --jobs"):
+    with pytest.raises(UserError, match="has ended early: .* 2 were too many: give fewer --jobs"):
         Local(2).map(die, [1, 2], apart=True)
 
 

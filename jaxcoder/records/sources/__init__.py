@@ -61,6 +61,10 @@ class Source(abc.ABC):
           every split. Parts can be read as long as the source is there.
         """
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs of the source."""
+        return {key: each for key, each in vars(self).items() if key not in ("_parts", "_dropped")}
+
     @functools.cached_property
     def _parts(self) -> tuple[Mapping[str, Sequence[Part]], Findings]:
         return self.parts(Local())

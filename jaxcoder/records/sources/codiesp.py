@@ -153,7 +153,7 @@ class CodiEsp(Source):
             try:
                 code = icd.normalise(written, system)
             except ValueError:
-                dropped.add(f"malformed {system} code {written}", document)
+                dropped.add_failed_code(system, written, document)
                 continue
             codes[document].setdefault(code, Code(code, system))
         return {document: tuple(found.values()) for document, found in codes.items()}

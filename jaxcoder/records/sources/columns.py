@@ -26,7 +26,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "age": NUMBER,
         "sex": TEXT,
     },
-    "notes": {"contact_id": ID, "time": TIME, "kind": TEXT, "text": TEXT},
+    "notes": {"contact_id": ID, "time": TIME, "kind": TEXT, "text": TEXT, "rank": INTEGER},
     "medications": {
         "contact_id": ID,
         "time": TIME,
@@ -57,8 +57,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
 }
 """The relations that nest into a contact, their columns, and what each holds."""
-OPTIONAL = {("evidence", "mention")}
-"""Columns that may be missing."""
+OPTIONAL = {("evidence", "mention"), ("notes", "rank")}
+"""Columns that may be missing; notes that have a rank stand by it, the others by time."""
 
 _SQL = {
     # pandas writes a column of whole numbers with gaps as floats. They are exact to 15 digits;
@@ -66,7 +66,7 @@ _SQL = {
     ID: "nullif(CASE typeof({0}) WHEN 'DOUBLE' THEN regexp_replace(CAST({0} AS VARCHAR), "
     r"'^(\d{{1,15}})\.0$', '\1') ELSE CAST({0} AS VARCHAR) END, '')",
     CODE: "nullif(CAST({} AS VARCHAR), '')",
-    TEXT: "CAST({} AS VARCHAR)",
+    TEXT: "nullif(CAST({} AS VARCHAR), '')",  # as in CSV, where nothing else is null
     # With a zone (Parquet keeps no other than UTC), in UTC, for the connection's TimeZone is that;
     # without one, as it is. No contact was before 1800: `10/4/25` is of no known year.
     TIME: "CASE WHEN TRY_CAST({0} AS TIMESTAMPTZ) >= TIMESTAMPTZ '1800-01-01 00:00:00+00' "

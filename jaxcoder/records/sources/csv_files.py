@@ -75,7 +75,8 @@ def query(path: epath.Path, quoted: bool = True) -> str:
     return (
         f"SELECT * FROM read_csv({literal(str(path))}, auto_detect = false, header = true, "
         f"delim = {literal(delimiter)}, {quotes}, columns = {{{columns}}}, "
-        f"max_line_size = {_ROW_MEGABYTES}000000)"
+        # The buffer that DuckDB would take for such rows has 244 MB, and each process several.
+        f"max_line_size = {_ROW_MEGABYTES}000000, buffer_size = {2 * _ROW_MEGABYTES + 1}000000)"
     )
 
 

@@ -310,9 +310,9 @@ class Meds(FolderSource):
             "events that begin and end a contact by the options admission and discharge"
         )
 
-    def _assign(self, connection: duckdb.DuckDBPyConnection) -> Findings:
+    def _assign(self, connection: duckdb.DuckDBPyConnection, folder: epath.Path) -> Findings:
         """Counts, too, what is odd about admissions and discharges."""
-        dropped = super()._assign(connection)
+        dropped = super()._assign(connection, folder)
         before = "PARTITION BY subject_id ORDER BY start, contact_id ROWS BETWEEN UNBOUNDED"
         for reason, number, where in (
             ("admission without a discharge (kept)", "1", "admissions > 0 AND discharges = 0"),

@@ -1,9 +1,9 @@
 """MIMIC-III 1.4: https://physionet.org/content/mimiciii.
 
 The folder holds ADMISSIONS, PATIENTS, DIAGNOSES_ICD and so on, headers in either case. A contact is
-an admission with a code. Its notes are the discharge summaries and their addenda, each a note, in
-the order of their dates, reports first. Dates of birth of those over 89 are shifted by 300 years:
-their age is 91, as in MIMIC-IV.
+an admission with a code; its first procedure is primary, too: the principal one. Its notes are the
+discharge summaries, and after them their addenda, in the order of row_id. Dates of birth of those
+over 89 are shifted by 300 years: their age is 91, as in MIMIC-IV.
 """
 
 import dataclasses
@@ -75,7 +75,9 @@ class Mimic3(Mimic):
     def __init__(self, source_dir: epath.Path, options: Mapping[str, Any]) -> None:
         chosen = settings.build(Mimic3Options, parse_options(options, KINDS), "mimic3")
         compulsory = ["admissions", "patients"]
-        compulsory += ["diagnoses_icd"] if "D" in chosen.codes else ["procedures_icd"]
+        compulsory += ["diagnoses_icd"] * ("D" in chosen.codes)
+        # What is asked for, and not only taken by default where it is there.
+        compulsory += ["procedures_icd"] * ("P" in options.get("codes", ""))
         self._chosen = chosen
         super().__init__("mimic3", chosen, TableFiles(source_dir, self.columns, compulsory))
 
@@ -99,7 +101,7 @@ class Mimic3(Mimic):
             "contacts": f"""
                 SELECT hadm_id AS contact_id, subject_id AS patient_id, admittime AS start,
                   dischtime AS "end", {service} AS specialty, gender AS sex,
-                  CASE WHEN years >= 300 THEN 91 ELSE years END AS age
+                  if(years > 89, 91, years) AS age
                 FROM (SELECT *, date_sub('year', TRY_CAST(dob AS TIMESTAMP),
                     TRY_CAST(admittime AS TIMESTAMP)) AS years
                   FROM {read("admissions")} LEFT JOIN {read("patients")} USING (subject_id))
@@ -107,8 +109,9 @@ class Mimic3(Mimic):
             "codes": " UNION ALL ".join(
                 f"""
                 SELECT hadm_id AS contact_id, icd9_code AS code, '{system}' AS system,
-                  CASE WHEN TRY_CAST(seq_num AS INTEGER) = 1 THEN 'primary' ELSE 'secondary' END
-                    AS role, seq_num AS rank
+                  CASE WHEN TRY_CAST(seq_num AS INTEGER) = 1 THEN 'primary'
+                    WHEN TRY_CAST(seq_num AS INTEGER) > 1 THEN 'secondary' END AS role,
+                  seq_num AS rank
                 FROM {read(table)}"""
                 for letter, table, system in (
                     ("D", "diagnoses_icd", "icd9cm"),
@@ -120,10 +123,10 @@ class Mimic3(Mimic):
         if "noteevents" in there:
             queries["notes"] = f"""
                 SELECT hadm_id AS contact_id, chartdate AS time,
-                  CASE lower(description) WHEN 'addendum' THEN 'discharge addendum'
-                    ELSE 'discharge' END AS kind, text
-                FROM {read("noteevents")} WHERE lower(category) = 'discharge summary'
-                ORDER BY lower(description) = 'addendum', TRY_CAST(row_id AS BIGINT)"""
+                  if(addendum, 'discharge addendum', 'discharge') AS kind, text,
+                  TRY_CAST(row_id AS BIGINT) + if(addendum, 1::BIGINT << 40, 0) AS rank
+                FROM (SELECT *, lower(coalesce(description, '')) = 'addendum' AS addendum
+                  FROM {read("noteevents")} WHERE lower(category) = 'discharge summary')"""
         if "prescriptions" in there:
             queries["medications"] = f"""
                 SELECT hadm_id AS contact_id, startdate AS time, nullif(ndc, '0') AS code,

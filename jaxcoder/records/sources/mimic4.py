@@ -2,8 +2,8 @@
 
 The folder holds `hosp/`, and `note/` where notes are. A contact is an admission that has a code of
 `icd_version`; the role of a code comes from its seq_num, the specialty is the service at discharge,
-and age is that at admission (91 stands for all of more than 89 years). Laboratory results outside
-admissions are counted as such.
+and age is that at admission, 91 for all of more than 89 years. The first procedure is primary, too:
+the principal one. Laboratory results outside admissions are counted as such.
 """
 
 import dataclasses
@@ -111,7 +111,9 @@ class Mimic4(Mimic):
         chosen = settings.build(Mimic4Options, parse_options(options, kinds), "mimic4")
         compulsory = ["hosp/admissions", "hosp/patients"]
         compulsory += ["hosp/diagnoses_icd"] * ("D" in chosen.codes)
-        compulsory += ["hosp/procedures_icd"] * (chosen.codes == "P")
+        # What is asked for, and not only taken by default where it is there.
+        compulsory += ["hosp/procedures_icd"] * ("P" in options.get("codes", ""))
+        compulsory += [f"note/{kind}" for kind in _NOTES[chosen.notes] if "notes" in options]
         self._chosen = chosen
         super().__init__("mimic4", chosen, TableFiles(source_dir, self.columns, compulsory))
 
@@ -138,15 +140,17 @@ class Mimic4(Mimic):
             "contacts": f"""
                 SELECT hadm_id AS contact_id, subject_id AS patient_id, admittime AS start,
                   dischtime AS "end", {service} AS specialty, gender AS sex,
-                  TRY_CAST(anchor_age AS INTEGER) + year(TRY_CAST(admittime AS TIMESTAMP))
-                    - TRY_CAST(anchor_year AS INTEGER) AS age
-                FROM {read("hosp/admissions")} LEFT JOIN {read("hosp/patients")} USING (subject_id)
-                  {services}""",
+                  if(years > 89, 91, years) AS age
+                FROM (SELECT *, TRY_CAST(anchor_age AS INTEGER) - TRY_CAST(anchor_year AS INTEGER)
+                    + year(TRY_CAST(admittime AS TIMESTAMP)) AS years
+                  FROM {read("hosp/admissions")} LEFT JOIN {read("hosp/patients")}
+                    USING (subject_id)) {services}""",
             "codes": " UNION ALL ".join(
                 f"""
                 SELECT hadm_id AS contact_id, icd_code AS code, '{system}' AS system,
-                  CASE WHEN TRY_CAST(seq_num AS INTEGER) = 1 THEN 'primary' ELSE 'secondary' END
-                    AS role, seq_num AS rank
+                  CASE WHEN TRY_CAST(seq_num AS INTEGER) = 1 THEN 'primary'
+                    WHEN TRY_CAST(seq_num AS INTEGER) > 1 THEN 'secondary' END AS role,
+                  seq_num AS rank
                 FROM {read(table)} WHERE icd_version = '{self._chosen.icd_version}'"""
                 for letter, table, system in zip(
                     "DP",

@@ -61,13 +61,15 @@ def nest(
         dropped.add("contacts.sex: not F, M or U (set to U)", contact_id)
     for relation in ("notes", "medications", "labs"):
         rows = children.get(relation, ())
+        if relation == "notes":  # their rank is but a number of the row
+            rows = [row[:-1] for row in rows]
         if len(rows) > 1 and (repeated := len(rows) - len(set(rows))):
             # Kept: two results may be equal, and evidence counts the notes.
             dropped.add(f"{relation}: row repeated in its contact (kept)", contact_id, repeated)
     _check_times(contact_id, start, end, children, dropped)
     notes = tuple(
         Note(text or "", kind or "", time or "")
-        for _, time, kind, text in children.get("notes", ())
+        for _, time, kind, text, _ in children.get("notes", ())
     )
     for note in notes:
         if "\ufffd" in note.text:
@@ -121,8 +123,8 @@ def _check_times(
     if start and end and end < start:
         return
     for relation in ("notes", "labs"):
-        # Rows stand in time order, null last.
-        times = [row[1] for row in children.get(relation, ()) if row[1]]
+        # Most stand in time order already.
+        times = sorted(row[1] for row in children.get(relation, ()) if row[1])
         if start and times and times[0] < start:
             early = bisect.bisect_left(times, _moved(start, -_SLACK))
             reason = f"{relation}.time: more than a day before the contact's start (kept)"

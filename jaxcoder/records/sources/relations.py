@@ -45,8 +45,8 @@ class RelationalSource(Source):
           seed: of the split by patient.
           shares: of train, validation and test; both are unused where there is a relation `splits`.
           system: code system of codes that name none.
-          memory_limit: of DuckDB in all processes of a machine, such as `2GB`; what is larger goes
-            through the temporary folder.
+          memory_limit: of DuckDB in all processes of a machine, such as `2GB`, though of none below
+            200 MB; what is larger goes through the temporary folder.
         """
         self._seed, self._shares = seed, shares
         self._system, self._memory = system, size(memory_limit)
@@ -54,8 +54,8 @@ class RelationalSource(Source):
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs of the source: nothing that is open."""
-        here = ("_exits", "_header_connection", "_parts", "_dropped", "descriptions")
-        return {key: value for key, value in self.__dict__.items() if key not in here}
+        here = ("_exits", "_header_connection", "descriptions")
+        return {key: each for key, each in super().__getstate__().items() if key not in here}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The inverse of `__getstate__`."""
@@ -65,6 +65,11 @@ class RelationalSource(Source):
 
     def prepare(self, connection: duckdb.DuckDBPyConnection, folder: epath.Path) -> None:
         """Leaves in the work folder what the relations need, before they are asked for."""
+
+    def narrow(
+        self, connection: duckdb.DuckDBPyConnection, folder: epath.Path, dropped: Findings
+    ) -> None:
+        """Narrows the relations by what the contacts of all splits have, in the table `ids`."""
 
     @abc.abstractmethod
     def relations(
@@ -111,7 +116,7 @@ class RelationalSource(Source):
             wanted = max(wanted, 4 * runner.processes)
         with connected(self._memory) as connection:
             self.prepare(connection, folder)
-            dropped = self._assign(connection)
+            dropped = self._assign(connection, folder)
             numbers = place(connection, folder, min(wanted, MOST_PARTS))
             known = connection.execute("SELECT min(contact_id) FROM ids").fetchall()[0][0]
         tasks = [
@@ -184,7 +189,7 @@ class RelationalSource(Source):
         self._exits.callback(connection.close)
         return connection
 
-    def _assign(self, connection: duckdb.DuckDBPyConnection) -> Findings:
+    def _assign(self, connection: duckdb.DuckDBPyConnection, folder: epath.Path) -> Findings:
         """Makes the table `ids`, and counts the contacts that no split has."""
         found, held = self._columns, self.relations(connection)
 
@@ -209,6 +214,8 @@ class RelationalSource(Source):
                 self._seed,
                 self._shares,
             )
+        self.narrow(connection, folder, dropped)
+        held = self.relations(connection)
         if "selected" in held:
             with self.reading("codes"):
                 as_text("selected", ["contact_id"]).distinct().create("selected")

@@ -16,7 +16,7 @@ from jaxcoder.records.schema import Contact
 from jaxcoder.records.sources.columns import COLUMNS, EMPTIED
 from jaxcoder.records.sources.engine import connected, reading
 from jaxcoder.records.sources.nest import Groups, nest
-from jaxcoder.records.sources.staging import failable, staged
+from jaxcoder.records.sources.staging import failable, in_order, staged
 
 _BATCH = 2048
 
@@ -57,8 +57,8 @@ class StagedPart:
         self, connection: duckdb.DuckDBPyConnection, relation: str, dropped: Findings
     ) -> Iterator[tuple[Any, ...]]:
         """Typed rows of a relation, ordered by contact and within it."""
-        query = staged(self.folder, relation, self.part)
-        if query is None:
+        rows = staged(self.folder, relation, self.part)
+        if rows is None:
             return
         kinds = COLUMNS[relation]
         reasons = [
@@ -68,7 +68,8 @@ class StagedPart:
         # The cursor is another connection to the same database: a connection has one open stream at
         # a time.
         with reading(relation), connection.cursor() as cursor:
-            for batch in cursor.sql(query).to_arrow_reader(_BATCH):
+            cursor.register("staged", rows)
+            for batch in cursor.sql(in_order(relation, "staged")).to_arrow_reader(_BATCH):
                 for *row, bits in zip(
                     *(column.to_pylist() for column in batch.columns), strict=True
                 ):

@@ -2,7 +2,8 @@
 
 DuckDB spills a sort that does not fit, but slowly: 5.3 GB of notes under a limit of 0.5 GB were not
 sorted after 280 s. Here every file is read once, and each part of the contacts has its rows in
-Parquet files of its own, in a work folder.
+files of its own, in a work folder. They are Arrow streams: the writer of a Parquet file remembers
+every batch.
 
 The contacts of a split are ordered by their patient's place and by their ids. The place is a hash:
 the first eight bytes of the MD5 of patient_id, as a little-endian number. A part is a range of
@@ -11,7 +12,7 @@ places, so that the number of parts decides nothing.
 
 import contextlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import duckdb
 import numpy as np
@@ -33,8 +34,9 @@ _ROWS, _ROWS_AT_A_TIME = 524_288, {"notes": 16_384}
 MOST_PARTS = 256
 """So many files may be open at a time."""
 _IDS = "ids.parquet"
+_PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
 _ORDER = {
-    "notes": ", time NULLS LAST, slice, number",
+    "notes": ", rank NULLS FIRST, time NULLS LAST, slice, number",
     "medications": ", time NULLS LAST, slice, number",
     "labs": ", time NULLS LAST, slice, number",
     "codes": ", rank NULLS LAST, slice, number",
@@ -145,7 +147,7 @@ def _write(batches: Iterable[pa.RecordBatch], folder: epath.Path, number: int) -
     rows_before = 0
     unfinished: dict[epath.Path, epath.Path] = {}
     with contextlib.ExitStack() as files:
-        writers: dict[int, parquet.ParquetWriter] = {}
+        writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
         for batch in batches:
             parts = batch.column("part").to_numpy()
             rows = pa.Table.from_batches([batch.drop_columns(["part"])])
@@ -165,30 +167,48 @@ def _write(batches: Iterable[pa.RecordBatch], folder: epath.Path, number: int) -
                 count("kept", len(mine), None)
                 if part not in writers:
                     # Beam may give the same rows to a second worker while the first is at it.
-                    final = folder / str(part) / f"{number:05d}.parquet"
+                    final = folder / str(part) / f"{number:05d}.arrows"
                     path = final.with_suffix(f".{uuid.uuid4().hex[:12]}")
                     unfinished[path] = final
                     path.parent.mkdir(parents=True, exist_ok=True)
                     file = files.enter_context(path.open("wb"))
-                    writers[part] = files.enter_context(parquet.ParquetWriter(file, mine.schema))
+                    writer = pa.ipc.new_stream(file, mine.schema, options=_PACKED)
+                    writers[part] = files.enter_context(writer)
                 writers[part].write_table(mine)
     for path, final in unfinished.items():
         path.replace(final)
     return counts
 
 
-def staged(folder: epath.Path, relation: str, part: int) -> str | None:
-    """SQL of the rows of a part, ordered by contact and within it; None where it has none.
+def staged(folder: epath.Path, relation: str, part: int) -> pa.RecordBatchReader | None:
+    """The rows of a part, in the order in which they came; None where it has none.
 
-    Its columns are those of the relation, and `failed`, with a bit for each of `failable`.
+    Beside the columns of the relation they have `failed`, with a bit for each of `failable`, and
+    what `in_order` sorts by.
     """
-    path = folder / relation / str(part)
-    if not path.exists():
+    files = sorted((folder / relation / str(part)).glob("*.arrows"), key=str)
+    if not files:
         return None
-    files = ", ".join(literal(str(file)) for file in sorted(path.glob("*.parquet"), key=str))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for path in files:
+            with path.open("rb") as file, pa.ipc.open_stream(file) as stream:
+                yield from stream
+
+    with files[0].open("rb") as file, pa.ipc.open_stream(file) as stream:
+        return pa.RecordBatchReader.from_batches(stream.schema, batches())
+
+
+def in_order(relation: str, rows: str) -> str:
+    """SQL of staged rows, ordered by contact and within it, with `failed` last.
+
+    Args:
+      relation: their relation.
+      rows: the name they have in SQL.
+    """
     names = ", ".join(quoted(name) for name in COLUMNS[relation])
     order = f"place, contact_id{_ORDER.get(relation, '')}"
-    return f"SELECT {names}, failed FROM read_parquet([{files}]) ORDER BY {order}"
+    return f"SELECT {names}, failed FROM {rows} ORDER BY {order}"
 
 
 def failable(relation: str, names: Iterable[str]) -> list[str]:

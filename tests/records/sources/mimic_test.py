@@ -174,6 +174,50 @@ def test_rare_codes_of_all_splits_are_left_out_if_asked(mimic4):
     assert codes == {"20": ["E11.9"], "22": ["E11.9"]}
 
 
+def test_codes_are_counted_over_the_contacts_of_the_splits_alone(mimic4, tmp_path):
+    with gzip.open(mimic4 / "hosp" / "diagnoses_icd.csv.gz", "at") as file:
+        file.write("2,22,2,E119,10\n")
+        # Most of all, if those of no split counted.
+        for number in range(90, 95):
+            file.write(f"9,{number},1,Z00,10\n")
+        file.write("1,20,3,Z00,10\n")
+    header = HOSP["admissions"][0]
+    with gzip.open(mimic4 / "hosp" / "admissions.csv.gz", "at") as file:
+        for number in range(90, 95):
+            row = {"subject_id": "9", "hadm_id": str(number)}
+            file.write(",".join(row.get(name, "") for name in header.split(",")) + "\n")
+    (tmp_path / "splits.csv").write_text("hadm_id,split\n20,train\n22,test\n")
+    options = {"splits": str(tmp_path / "splits.csv"), "most_frequent_codes_all_splits": "1"}
+    source = open_source("mimic4", mimic4, options)
+    codes = {key: [code.code for code in each.codes] for key, each in contacts(source).items()}
+    assert codes == {"20": ["E11.9"], "22": ["E11.9"]}
+    # Of 20 the others, among them a procedure, and of 22 its first.
+    assert dropped(source)["codes: too rare in all splits, as the options ask"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"notes": "radiology"}, "note/radiology"), ({"codes": "DP"}, "hosp/procedures_icd")],
+)
+def test_what_is_asked_for_must_be_there(mimic4, options, name):
+    (mimic4 / f"{name}.csv.gz").unlink()
+    assert open_source("mimic4", mimic4, {}).splits
+    with pytest.raises(UserError, match=f"no {name}.parquet or .*it is compulsory"):
+        open_source("mimic4", mimic4, options)
+
+
+@pytest.mark.parametrize(
+    ("seq_num", "role"), [("1", "primary"), ("2", "secondary"), ("", "unknown")]
+)
+def test_the_role_comes_from_seq_num(mimic4, seq_num, role):
+    path = mimic4 / "hosp" / "diagnoses_icd.csv.gz"
+    path.write_bytes(
+        gzip.compress(f"hadm_id,seq_num,icd_code,icd_version\n20,{seq_num},E119,10\n".encode())
+    )
+    found = contacts(open_source("mimic4", mimic4, {"codes": "D"}))
+    assert [code.role for code in found["20"].codes] == [role]
+
+
 @pytest.mark.parametrize("kind", ["feather", "csv", "lists"])
 def test_published_splits(mimic4, tmp_path, kind):
     if kind == "feather":
@@ -226,7 +270,7 @@ def test_mimic3_reports_come_before_their_addenda(tmp_path):
             "DIAGNOSES_ICD": ["ROW_ID,SUBJECT_ID,HADM_ID,SEQ_NUM,ICD9_CODE", "1,1,5,1,0389"],
             "NOTEEVENTS": [
                 "ROW_ID,HADM_ID,CHARTDATE,CATEGORY,DESCRIPTION,TEXT",
-                "1,5,2150-03-04,Discharge summary,Addendum,Second",
+                "1,5,2150-03-02,Discharge summary,Addendum,Second",  # dated before its report
                 "2,5,2150-03-04,Discharge summary,Report,First",
                 "3,5,2150-03-04,Nursing,Report,Not read",
                 "4,5,2150-03-05,Discharge summary,Addendum,Third",

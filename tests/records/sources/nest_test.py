@@ -16,7 +16,7 @@ def test_groups_are_taken_by_rising_ids():
 def test_null_is_empty_and_not_counted():
     dropped = Findings()
     children = {
-        "notes": [("c", None, None, None)],
+        "notes": [("c", None, None, None, None)],
         "medications": [("c", *[None] * 5)],
         "labs": [("c", *[None] * 8)],
         "codes": [("c", "I10", None, None, None)],
@@ -82,7 +82,10 @@ def test_rows_that_are_the_same_are_counted_and_kept():
     dropped = Findings()
     lab = ("c", "2020-01-01T00:00:00", "1", "Hb", "5", "mmol/L", 3.0, 6.0, "")
     children = {
-        "notes": [("c", None, "progress", text) for text in ("one", "two", "one", "one")],
+        "notes": [
+            ("c", None, "progress", text, rank)
+            for rank, text in enumerate(("one", "two", "one", "one"))
+        ],
         "medications": [("c", None, "A", "x", dose, None) for dose in ("1 mg", "2 mg")],
         "labs": [lab, (*lab[:4], "5.0", *lab[5:]), lab],
     }
@@ -96,7 +99,9 @@ def test_rows_that_are_the_same_are_counted_and_kept():
 
 
 def at(*times):
-    return {"notes": [("c", time, None, f"note {number}") for number, time in enumerate(times)]}
+    return {
+        "notes": [("c", time, None, f"note {number}", None) for number, time in enumerate(times)]
+    }
 
 
 @pytest.mark.parametrize(
@@ -146,7 +151,7 @@ def test_a_contact_that_ends_before_it_starts_is_counted_once():
 def test_characters_that_an_earlier_conversion_lost_are_counted():
     dropped = Findings()
     texts = ("s\ufffdr, r\ufffdntgen", "sår", "?")
-    nest(CONTACT, {"notes": [("c", None, None, text) for text in texts]}, "icd10", dropped)
+    nest(CONTACT, {"notes": [("c", None, None, text, None) for text in texts]}, "icd10", dropped)
     reason = "notes.text: has U+FFFD, where an earlier conversion lost characters (kept)"
     assert dropped == {reason: 1}
 
@@ -154,7 +159,7 @@ def test_characters_that_an_earlier_conversion_lost_are_counted():
 def test_evidence_finds_its_code_in_whichever_system_the_contact_has_it():
     dropped = Findings()
     children = {
-        "notes": [("c", None, None, "x" * 9)],
+        "notes": [("c", None, None, "x" * 9, None)],
         "codes": [("c", "DI219", "sks", None, 1), ("c", "E8801", "icd9cm", None, 2)],
         "evidence": [
             ("c", "I21.9", 0, 0, 1, None),
