@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-_EVERY = 0.1  # seconds between two looks
+_EVERY = 0.5  # seconds between two looks
 
 
 class Footprint(NamedTuple):
