@@ -4,9 +4,10 @@ r"""An OMOP warehouse: visits coded in ICD-10-CM.
     jaxcoder train --config configs/omop.py --workdir runs/omop --config.records.source_dir=cdm
     jaxcoder evaluate --workdir runs/omop --split test
 
-Where condition_source_concept_id is not filled, standard concepts lead back to ICD-10-CM through
-concept_relationship: --config.records.options.codes=mapped. Time and score are those of your data;
-meant for one accelerator device.
+Codes are read from condition_occurrence, and where there are such tables from observation,
+procedure_occurrence and measurement. Where source concepts are not filled, standard concepts lead
+back to ICD-10-CM through concept_relationship: --config.records.options.codes=mapped. Time and
+score are those of your data; meant for one accelerator device.
 """
 
 from ml_collections import ConfigDict

@@ -155,12 +155,17 @@ def split_uri(uri: str) -> tuple[str, dict[str, str]]:
     Raises:
       UserError: a password in it.
     """
-    # libpq knows more forms than urllib: whatever may be a password is taken for one.
-    if re.search(r"//[^@]*:.*@|(password|secret)=", uri, re.IGNORECASE):
+    base, _, query = uri.partition("?")
+    parameters = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    # libpq knows more forms than urllib: whatever may be a password is taken for one. Keys may be
+    # written as `pass%77ord`; passfile is the name of a file.
+    secret = any(
+        re.search("pass|secret", key, re.IGNORECASE) for key in parameters if key != "passfile"
+    )
+    if secret or re.search(r"//[^@]*:.*@|(password|secret)=", uri, re.IGNORECASE):
         raise UserError(
             "--source_dir postgresql://…: holds a password, which would stay in the shell's "
             "history and in reports; expected none; put it in PGPASSWORD, ~/.pgpass or a service "
             "file"
         )
-    base, _, query = uri.partition("?")
-    return base, dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    return base, parameters

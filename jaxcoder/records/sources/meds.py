@@ -24,6 +24,7 @@ from jaxcoder.records import code_systems
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.sources import columns, folder_source, parse_options
 from jaxcoder.records.sources.columns import CODE, ID, NUMBER, TEXT, literal, quoted
+from jaxcoder.records.sources.engine import reading
 from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
 from jaxcoder.records.sources.meds_files import COMPULSORY, EVENTS, MedsFiles
 from jaxcoder.records.sources.prefixes import has, rest, system_of
@@ -53,8 +54,8 @@ class MedsOptions(FolderOptions):
       sex: of the event whose rest is the sex.
       birth: of the event of birth, from which age is told.
       specialty: of events of which the last of a contact has the specialty as its rest.
-      contact_id: the column with the id of the contact; where events do not have the default one,
-        a contact is numbered within its subject.
+      contact_id: the column with the id of the contact; admissions without one are numbered within
+        their subject. Events may lack the default column.
       grace_hours: for so long after a discharge a coded event may still belong to that contact.
       keep_uncoded: whether contacts without a code of `codes` are kept, as for prediction.
     """
@@ -130,7 +131,7 @@ class Meds(FolderSource):
 
     def titles(self, read: Callable[[str], str]) -> dict[str, str]:
         """SQL of the titles of codes."""
-        if _CODES not in self._tables:
+        if not self._described:
             return {}
         systems = self._chosen.systems
         return {
@@ -176,7 +177,7 @@ class Meds(FolderSource):
         if _SPLITS in self._tables:
             queries["splits"] = f"SELECT subject_id AS patient_id, split FROM {read(_SPLITS)}"
         name, names = "NULL", ""
-        if _CODES in self._tables:
+        if self._described:
             # Several names of a code stand on lines of their own.
             first = "min(split_part(nullif(description, ''), chr(10), 1)) AS name"
             table = f"SELECT code, {first} FROM {read(_CODES)} GROUP BY code"
@@ -221,27 +222,24 @@ class Meds(FolderSource):
     def _stays(self) -> str:
         """SQL of what lies between admission and discharge, a row each, with how many of both."""
         chosen = self._chosen
-        if self._id:
-            key, contact_id = self._id, "stay"
-        else:
-            # The number of admissions so far. Of those at one time a discharge comes first where
-            # the last event before, of a time that has one kind alone, was an admission.
-            key = """count(*) FILTER (admitted) OVER (PARTITION BY subject_id
+        # The number of admissions without an id so far. Of those at one time a discharge comes
+        # first where the last event before, of a time that has one kind alone, was an admission.
+        number = """count(*) FILTER (admitted) OVER (PARTITION BY subject_id, id
                 ORDER BY time, admitted = coalesce(under_way, false), code
                 ROWS UNBOUNDED PRECEDING)"""
-            contact_id = "concat(subject_id, '-', stay)"
         return f"""
-            SELECT subject_id, {contact_id} AS contact_id, min(time) FILTER (admitted) AS start,
+            SELECT subject_id, stay AS contact_id, min(time) FILTER (admitted) AS start,
               min(time) FILTER (NOT admitted) AS "end", count(*) FILTER (admitted) AS admissions,
               count(*) FILTER (NOT admitted) AS discharges
-            FROM (SELECT *, {key} AS stay FROM (
+            FROM (SELECT *, coalesce(id, concat(subject_id, '-', {number})) AS stay FROM (
               SELECT *, last_value(CASE WHEN alike THEN admitted END IGNORE NULLS) OVER (
-                PARTITION BY subject_id ORDER BY time
+                PARTITION BY subject_id, id ORDER BY time
                 GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS under_way
               FROM (SELECT *, bool_and(admitted) OVER same = bool_or(admitted) OVER same AS alike
-                FROM (SELECT *, {has(chosen.admission)} AS admitted FROM {self._events}
+                FROM (SELECT subject_id, time, code, {has(chosen.admission)} AS admitted,
+                    {self._id or "CAST(NULL AS VARCHAR)"} AS id FROM {self._events}
                   WHERE {has((*chosen.admission, *chosen.discharge))})
-                WINDOW same AS (PARTITION BY subject_id, time))))
+                WINDOW same AS (PARTITION BY subject_id, id, time))))
             GROUP BY subject_id, stay"""
 
     def _placed(self, prefixes: Iterable[str], grace_hours: float = 0.0) -> str:
@@ -268,13 +266,8 @@ class Meds(FolderSource):
 
     @functools.cached_property
     def _there(self) -> dict[str, str]:
-        """The columns of the events that are read, and what they hold."""
-        with self.reading("contacts"):
-            query = self._tables.query(EVENTS)
-            found = columns.by_name(
-                self._header_connection.sql(query).columns, self._tables.where(EVENTS)
-            )
-        named = self._chosen.contact_id
+        """The columns of the events that are read, of any file, and what they hold."""
+        found, named = self._found(EVENTS), self._chosen.contact_id
         if named not in found and named != _CONTACT_ID:
             raise columns.missing(named, COMPULSORY, found, self._tables.where(EVENTS))
         wanted = {**COMPULSORY, **_OPTIONAL, named: ID}
@@ -282,9 +275,28 @@ class Meds(FolderSource):
 
     @functools.cached_property
     def _events(self) -> str:
-        """SQL of all events."""
-        read = self._tables.typed(self._header_connection, EVENTS, self._there)
-        return f"(SELECT * REPLACE (CAST(time AS TIMESTAMP) AS time) FROM {read})"
+        """SQL of all events; columns that these files lack, but others have, are null."""
+        found = self._found(EVENTS)
+        kinds = {name: kind for name, kind in self._there.items() if name in found}
+        read = self._tables.typed(self._header_connection, EVENTS, kinds)
+        nulls = "".join(
+            f", CAST(NULL AS VARCHAR) AS {quoted(name)}"
+            for name in self._there
+            if name not in kinds
+        )
+        return f"(SELECT * REPLACE (CAST(time AS TIMESTAMP) AS time){nulls} FROM {read})"
+
+    @functools.cached_property
+    def _described(self) -> bool:
+        """Whether there are descriptions of codes, which MEDS 0.4 leaves to the data set."""
+        return _CODES in self._tables and "description" in self._found(_CODES)
+
+    def _found(self, table: str) -> dict[str, str]:
+        """The columns of a table."""
+        where = self._tables.where(table)
+        with reading(where, self.refusal):
+            query = self._tables.query(table)
+            return columns.by_name(self._header_connection.sql(query).columns, where)
 
     @property
     def _id(self) -> str:

@@ -1,9 +1,13 @@
 """OMOP Common Data Model 5.3 and 5.4: https://ohdsi.github.io/CommonDataModel.
 
 The folder holds person, visit_occurrence, condition_occurrence, concept, and if there are any note,
-drug_exposure, measurement, concept_relationship, provider, care_site, as CSV (also with tabs) or
-Parquet; or a PostgreSQL database does. A contact is a visit. Rows without a visit are counted as
-such.
+drug_exposure, measurement, observation, procedure_occurrence, concept_relationship, provider,
+care_site, as CSV (also with tabs) or Parquet; or a PostgreSQL database does. A contact is a visit.
+Rows without a visit are counted as such.
+
+A row lies in the table of its concept's domain: of ICD-10-CM, Z79.4 is an observation. So codes are
+read from other tables, too, after the conditions; what is there no code of the vocabulary is no
+code that is lost, and not counted.
 """
 
 import dataclasses
@@ -15,11 +19,32 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.records import code_systems
 from jaxcoder.records.sources import folder_source, parse_options
-from jaxcoder.records.sources.columns import CODE, ID, TEXT
+from jaxcoder.records.sources.columns import CODE, ID, TEXT, by_name
+from jaxcoder.records.sources.engine import reading
 from jaxcoder.records.sources.folder_source import FolderOptions, FolderSource
 from jaxcoder.records.sources.table_files import open_tables
 
 CODES = ("source", "mapped")
+
+_OPTIONAL = {
+    "condition_occurrence": ("condition_type_concept_id",),
+    "observation": ("observation_source_concept_id",),
+    "procedure_occurrence": ("procedure_source_concept_id",),
+    "measurement": ("measurement_source_concept_id",),
+    "concept": ("invalid_reason",),
+    "concept_relationship": ("invalid_reason",),
+}
+"""Columns of the CDM that files may lack."""
+
+_ROLE = r"""CASE
+  WHEN contains(name, 'primary') AND NOT contains(name, 'admission')
+    OR regexp_matches(name, '\b1st position') THEN 'primary'
+  WHEN contains(name, 'secondary') OR regexp_matches(name, '\bposition\b') THEN 'secondary' END"""
+"""SQL of the role that the name of a status or type tells.
+
+A primary admission diagnosis is what the patient came for, not what the stay was found to be. Types
+have positions: `Inpatient detail - primary`, `Inpatient header - 1st position`.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +53,10 @@ class OmopOptions(FolderOptions):
 
     Attributes:
       codes: `source`: the codes that the hospital gave (condition_source_concept_id, and where that
-        is 0 condition_source_value, in `system`); or `mapped`: standard concepts back to
-        `vocabulary` through concept_relationship (`Mapped from`), to the first code of those that
-        map to it.
+        is 0 condition_source_value, in `system`; and the source concepts of observations,
+        procedures and measurements); or `mapped`: standard concepts of conditions and observations
+        back to `vocabulary` through the valid rows of concept_relationship (`Mapped from`), to the
+        first code of those that map to it, a valid one if there is any.
       vocabulary: vocabulary_id of the codes wanted: `ICD10CM`, `ICD10`, `ICD9CM`, …
       system: code system of source values without a concept.
     """
@@ -44,8 +70,11 @@ class OmopOptions(FolderOptions):
         super().__post_init__()
         if self.codes not in CODES:
             raise ValueError(f"codes = {self.codes!r}: expected one of {', '.join(CODES)}")
-        code_systems.canonical_system(self.vocabulary)
-        code_systems.canonical_system(self.system)
+        for key in ("vocabulary", "system"):
+            try:
+                code_systems.canonical_system(getattr(self, key))
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
 
 
 class Omop(FolderSource):
@@ -76,14 +105,27 @@ class Omop(FolderSource):
             "condition_source_concept_id": ID,
             "condition_source_value": CODE,
             "condition_status_concept_id": ID,
+            "condition_type_concept_id": ID,
         },
+        "observation": {
+            "visit_occurrence_id": ID,
+            "observation_concept_id": ID,
+            "observation_source_concept_id": ID,
+        },
+        "procedure_occurrence": {"visit_occurrence_id": ID, "procedure_source_concept_id": ID},
         "concept": {
             "concept_id": ID,
             "concept_name": TEXT,
             "vocabulary_id": TEXT,
             "concept_code": CODE,
+            "invalid_reason": TEXT,
         },
-        "concept_relationship": {"concept_id_1": ID, "concept_id_2": ID, "relationship_id": TEXT},
+        "concept_relationship": {
+            "concept_id_1": ID,
+            "concept_id_2": ID,
+            "relationship_id": TEXT,
+            "invalid_reason": TEXT,
+        },
         "note": {
             "visit_occurrence_id": ID,
             "note_date": TEXT,
@@ -104,6 +146,7 @@ class Omop(FolderSource):
         "measurement": {
             "visit_occurrence_id": ID,
             "measurement_concept_id": ID,
+            "measurement_source_concept_id": ID,
             "measurement_date": TEXT,
             "measurement_datetime": TEXT,
             "value_as_number": TEXT,
@@ -123,7 +166,7 @@ class Omop(FolderSource):
         "medications": "drug_exposure",
         "labs": "measurement",
     }
-    by_file = frozenset({"codes", "notes", "medications", "labs"})
+    by_file = frozenset({"notes", "medications", "labs"})
 
     def __init__(self, source_dir: epath.Path | str, options: Mapping[str, Any]) -> None:
         chosen = settings.build(OmopOptions, parse_options(options, folder_source.KINDS), "omop")
@@ -198,28 +241,62 @@ class Omop(FolderSource):
 
     def _codes(self, read: Callable[[str], str]) -> str:
         system = code_systems.canonical_system(self._chosen.vocabulary)
-        wanted = f"lower(vocabulary_id) = '{self._chosen.vocabulary.lower()}'"
+        concepts = f"""(SELECT concept_id, concept_code, coalesce(invalid_reason, '') = '' AS valid
+            FROM {read("concept")} WHERE lower(vocabulary_id) = '{self._chosen.vocabulary.lower()}')
+            """
         if self._chosen.codes == "source":
+            key, others = "source_concept_id", ["observation", "procedure", "measurement"]
             # Of a concept of another vocabulary the source value is no code of ours: null, counted.
             unknown = "coalesce(condition_source_concept_id, '0') = '0'"
-            code = f"CASE WHEN {unknown} THEN condition_source_value ELSE source.concept_code END"
-            system = f"CASE WHEN {unknown} THEN '{self._chosen.system}' ELSE '{system}' END"
-            join = f"""(SELECT * FROM {read("concept")} WHERE {wanted}) AS source
-              ON source.concept_id = condition_source_concept_id"""
+            code = f"CASE WHEN {unknown} THEN condition_source_value ELSE concept_code END"
+            written = f"CASE WHEN {unknown} THEN '{self._chosen.system}' ELSE '{system}' END"
         else:
-            code, system = "source.concept_code", f"'{system}'"
-            join = f"""(SELECT concept_id_1, min(concept_code) AS concept_code
-                FROM {read("concept_relationship")} JOIN {read("concept")}
-                  ON concept_id = concept_id_2 AND relationship_id = 'Mapped from' AND {wanted}
-                GROUP BY concept_id_1) AS source ON concept_id_1 = condition_concept_id"""
-        return f"""
-            SELECT visit_occurrence_id AS contact_id, {code} AS code, {system} AS system,
-              CASE WHEN lower(status.concept_name) LIKE '%primary%' THEN 'primary'
-                WHEN lower(status.concept_name) LIKE '%secondary%' THEN 'secondary' END AS role,
+            key, others = "concept_id", ["observation"]
+            code, written = "concept_code", f"'{system}'"
+            concepts = f"""(SELECT concept_id_1 AS concept_id,
+                coalesce(min(concept_code) FILTER (valid), min(concept_code)) AS concept_code
+              FROM {read("concept_relationship")} JOIN {concepts} ON concept_id = concept_id_2
+              WHERE relationship_id = 'Mapped from' AND coalesce(invalid_reason, '') = ''
+              GROUP BY concept_id_1)"""
+        # Not all concepts are held, of which there are millions.
+        roles = f"""(SELECT concept_id, {_ROLE} AS role FROM (
+            SELECT concept_id, lower(concept_name) AS name FROM {read("concept")})
+          WHERE role IS NOT NULL)"""
+        # Each is read once, however many tables are looked up in it.
+        shared = f"WITH source AS MATERIALIZED {concepts}, roles AS MATERIALIZED {roles}"
+        queries = [
+            f"""
+            SELECT visit_occurrence_id AS contact_id, {code} AS code, {written} AS system,
+              coalesce(status.role, type.role) AS role,
               TRY_CAST(condition_occurrence_id AS BIGINT) AS rank
-            FROM {read("condition_occurrence")} LEFT JOIN {join}
-              LEFT JOIN {_concepts(read)} AS status
-                ON status.concept_id = condition_status_concept_id"""
+            FROM {read("condition_occurrence")}
+              LEFT JOIN source ON source.concept_id = condition_{key}
+              LEFT JOIN roles AS status ON status.concept_id = condition_status_concept_id
+              LEFT JOIN roles AS type ON type.concept_id = condition_type_concept_id"""
+        ]
+        for domain in others:
+            table = "procedure_occurrence" if domain == "procedure" else domain
+            if table in self._tables and f"{domain}_{key}" not in self._lacks(table):
+                queries.append(f"""
+            SELECT visit_occurrence_id, concept_code, '{system}', NULL, NULL
+            FROM {read(table)} JOIN source ON concept_id = {domain}_{key}""")
+        return f"{shared} {' UNION ALL '.join(queries)}"
+
+    def _read(self, name: str) -> str:
+        lacks = self._lacks(name)
+        kinds = {key: kind for key, kind in self.columns[name].items() if key not in lacks}
+        with reading(self._tables.where(name), self.refusal):
+            query = self._tables.typed(self._header_connection, name, kinds)
+        nulls = "".join(f", CAST(NULL AS VARCHAR) AS {key}" for key in lacks)
+        return f"(SELECT *{nulls} FROM {query})"
+
+    def _lacks(self, name: str) -> list[str]:
+        """The optional columns that a table does not have."""
+        with reading(self._tables.where(name), self.refusal):
+            query = self._tables.query(name)
+            self._tables.attach(self._header_connection)
+            found = by_name(self._header_connection.sql(query).columns, self._tables.where(name))
+        return [key for key in _OPTIONAL.get(name, ()) if key not in found]
 
 
 def _time(time: str, date: str) -> str:

@@ -7,6 +7,8 @@ from pyarrow import csv, feather
 from jaxcoder.errors import UserError
 
 _IDS = ("contact_id", "hadm_id", "visit_occurrence_id", "_id")
+_FIRST = "f0"
+"""What pyarrow calls the first column of a file without a header."""
 
 
 def read_splits(path: str) -> pa.Table:
@@ -24,7 +26,7 @@ def read_splits(path: str) -> pa.Table:
     if "{}" in path:
         lists = []
         for split in ("train", "dev", "test"):
-            ids = _read(path.replace("{}", split), header=False).column(0)
+            ids = _read(path.replace("{}", split), header=False).column(0).cast(pa.string())
             lists.append(pa.table({"contact_id": ids, "split": pa.repeat(split, len(ids))}))
         return pa.concat_tables(lists)
     table = _read(path, header=True)
@@ -49,8 +51,10 @@ def _read(name: str, header: bool) -> pa.Table:
             if path.suffix == ".feather":
                 return feather.read_table(file)
             read = csv.ReadOptions(autogenerate_column_names=not header)
-            table = csv.read_csv(file, read_options=read)
-            return table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
+            # As text, so that ids keep their leading zeros.
+            texts = dict.fromkeys((*_IDS, "split", _FIRST), pa.string())
+            convert = csv.ConvertOptions(column_types=texts)
+            return csv.read_csv(file, read_options=read, convert_options=convert)
     except FileNotFoundError:
         raise UserError(f"option splits = {name}: {path} is not there") from None
     except (OSError, pa.ArrowException) as error:

@@ -342,11 +342,14 @@ def test_a_code_of_no_known_system_is_counted(system, shown, tmp_path, capsys):
     assert told.startswith(f"--strict: 1 × codes: unknown system {shown}; expected icd")
 
 
-@pytest.mark.parametrize(("source", "option"), [("tables", "system"), ("omop", "vocabulary")])
-def test_an_option_of_no_known_system_is_named(source, option, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("source", "option", "named"),
+    [("tables", "system", "tables"), ("omop", "vocabulary", "omop: vocabulary")],
+)
+def test_an_option_of_no_known_system_is_named(source, option, named, tmp_path, capsys):
     folder_of(source, tmp_path)
     told = refusal(capsys, source, tmp_path, "--option", f"{option}=icd11")
-    assert f"{source}: unknown code system 'icd11': expected one of icd10, " in told
+    assert f"{named}: unknown code system 'icd11': expected one of icd10, " in told
 
 
 @each_source

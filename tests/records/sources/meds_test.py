@@ -181,11 +181,15 @@ def labs_at(subject, times, **more):
     ]
 
 
+def written(contact):
+    return [code.code for code in contact.codes]
+
+
 def values(found):
     return {key: [lab.value for lab in each.labs] for key, each in found.items()}
 
 
-def test_events_without_ids_go_to_the_contact_that_holds_their_time(tmp_path):
+def test_events_without_ids_go_to_the_contact_that_holds_their_time(tmp_path, way):
     times = [day(-1), day(0), day(4), day(5), day(6), day(8), day(20), day(30), None]
     events = [
         *stay(1, day(0), day(4), code="I10"),
@@ -210,7 +214,7 @@ def test_events_without_ids_go_to_the_contact_that_holds_their_time(tmp_path):
     }
 
 
-def test_of_contacts_that_overlap_an_event_goes_to_the_latest_and_an_id_comes_first(tmp_path):
+def test_of_contacts_that_overlap_an_event_goes_to_the_latest_and_an_id_comes_first(tmp_path, way):
     times = [day(1), day(3), day(4), day(5), day(7), day(11)]
     events = [
         *stay(1, day(0), day(10), 70, code="I10"),
@@ -228,7 +232,7 @@ def test_of_contacts_that_overlap_an_event_goes_to_the_latest_and_an_id_comes_fi
     }
 
 
-def test_what_is_odd_about_admissions_and_discharges_is_counted(tmp_path):
+def test_what_is_odd_about_admissions_and_discharges_is_counted(tmp_path, way):
     discharges = [(1, day(n), "HOSPITAL_DISCHARGE//HOME", {}) for n in (0, 5)]
     events = [
         *discharges,
@@ -257,13 +261,13 @@ def test_what_is_odd_about_admissions_and_discharges_is_counted(tmp_path):
     assert dropped(source)["contacts: no code of the kind that is asked for"] == 1
 
 
-def test_ids_join_admission_and_discharge(tmp_path):
+def test_ids_join_admission_and_discharge(tmp_path, way):
     events = [
         *stay(1, day(0), day(1), 5),
         (1, day(0, 1), "HOSPITAL_ADMISSION//URGENT//UNK", {"hadm_id": 5}),
         (1, day(2), "HOSPITAL_DISCHARGE//DIED", {"hadm_id": 5}),
         (1, day(3), "HOSPITAL_DISCHARGE//HOME", {"hadm_id": 6}),
-        (1, day(4), "HOSPITAL_ADMISSION//URGENT//UNK", {}),
+        (1, day(4), "HOSPITAL_ADMISSION//URGENT//UNK", {}),  # of no id: 1-1
         *labs_at(1, [day(9)], hadm_id=6),
         *labs_at(1, [day(9)], hadm_id=5),
     ]
@@ -274,13 +278,13 @@ def test_ids_join_admission_and_discharge(tmp_path):
         "contacts: admission repeated in its contact": 1,
         "contacts: admission without a discharge (kept)": 1,
         "contacts: discharge without an admission of its own": 2,
-        "contacts: no contact_id or no patient_id": 1,
+        "contacts: no code of the kind that is asked for": 1,
         "labs: contact_id not in contacts": 1,
         "labs.time: more than a day after the contact's end (kept)": 1,
     }
 
 
-def test_a_coded_event_may_come_late_if_that_is_asked_for(tmp_path):
+def test_a_coded_event_may_come_late_if_that_is_asked_for(tmp_path, way):
     late = [(1, day(1, 2), "DIAGNOSIS//ICD//10//E119", {}), *labs_at(1, [day(1, 2)])]
     meds(tmp_path, {"0": [*stay(1, day(0), day(1)), *late]}, without=["hadm_id"])
     source = open_source("meds", tmp_path, {"grace_hours": "1.5"})
@@ -291,7 +295,7 @@ def test_a_coded_event_may_come_late_if_that_is_asked_for(tmp_path):
     assert dropped(source) == {"labs: no contact_id": 1}
 
 
-def test_an_admission_in_full(tmp_path):
+def test_an_admission_in_full(tmp_path, way):
     events = [
         (1, None, "GENDER//F", {}),
         (1, datetime.datetime(2088, 3, 2), "MEDS_BIRTH", {}),
@@ -337,7 +341,7 @@ def test_an_admission_in_full(tmp_path):
     assert source.descriptions == {"I25.10": "Atherosclerosis"}
 
 
-def test_other_names_of_codes_and_other_columns(tmp_path):
+def test_other_names_of_codes_and_other_columns(tmp_path, way):
     def event(time, code):
         return {"subject_id": 3, "time": time, "code": code, "visit": "v1"}
 
@@ -365,7 +369,7 @@ def test_other_names_of_codes_and_other_columns(tmp_path):
         open_source("meds", tmp_path, {**options, "contact_id": "stay_id"}).splits  # noqa: B018
 
 
-def test_files_may_differ_in_the_columns_that_are_not_compulsory(tmp_path):
+def test_files_may_differ_in_the_columns_that_are_not_compulsory(tmp_path, way):
     meds(tmp_path, {"train/0": [*stay(1, day(0), day(1), 5), *labs_at(1, [day(0)])]})
     schema = {key: EVENT[key] for key in ("code", "time", "subject_id", "hadm_id")}
     rows = [{"subject_id": s, "time": t, "code": c, **m} for s, t, c, m in stay(2, T0, T0, 6)]
@@ -373,6 +377,40 @@ def test_files_may_differ_in_the_columns_that_are_not_compulsory(tmp_path):
     parquet.write_table(table, tmp_path / "data" / "train" / "1.parquet")
     source = open_source("meds", tmp_path, {})
     assert values(contacts(source)) == {"5": ["0"], "6": []}
+
+
+def test_codes_may_have_no_descriptions(tmp_path, way):
+    events = [*stay(1, day(0), day(1), 5), (1, day(0), "MEDICATION//START//Aspirin", {})]
+    meds(tmp_path, {"0": [*events, *labs_at(1, [day(0)])]})
+    table = pa.table({"code": ["DIAGNOSIS//ICD//10//I10", "MEDICATION//START//Aspirin"]})
+    parquet.write_table(table, tmp_path / "metadata" / "codes.parquet")
+    source = open_source("meds", tmp_path, {})
+    (contact,) = contacts(source).values()
+    assert [(row.code, row.name) for row in contact.medications] == [("", "Aspirin")]
+    assert [(row.code, row.name) for row in contact.labs] == [("50931", "")]
+    assert source.descriptions == {}
+
+
+def test_admissions_without_an_id_are_numbered_where_others_have_one(tmp_path, way):
+    events = [
+        *stay(1, day(0), day(1), code="I10"),
+        *stay(1, day(2), day(3), 7, code="I11"),
+        *stay(1, day(10), day(11), code="I12"),
+        *stay(2, day(0), day(1), code="I13"),
+        *labs_at(1, [day(0), day(2), day(10)]),
+    ]
+    meds(tmp_path, {"0": events})
+    source = open_source("meds", tmp_path, {})
+    found = contacts(source)
+    assert values(found) == {"1-1": ["0"], "7": ["1"], "1-2": ["2"], "2-1": []}
+    assert {key: written(each) for key, each in found.items()} == {
+        "1-1": ["I10"],
+        "7": ["I11"],
+        "1-2": ["I12"],
+        "2-1": ["I13"],
+    }
+    assert (found["1-2"].start[:10], found["1-2"].end[:10]) == ("2150-03-11", "2150-03-12")
+    assert dropped(source) == {}
 
 
 @pytest.mark.parametrize(
