@@ -1,9 +1,9 @@
 """`jaxcoder bench records`: how fast contact records are written and read, and built from tables.
 
 First in two layouts, by CPU time: `nested` keeps notes, medications, labs and codes as TFDS
-`Sequence` features, a list a column; `rows` is the layout of `records/builder.py`, a matrix of text
-a relation. Both start from and end in `Contact`. Then the whole way from Parquet tables to contact
-records, by wall time on one core and on all.
+`Sequence` features, a list a column; `rows` is the layout of `records/contact_features.py`, a
+matrix of text a relation. Both start from and end in `Contact`. Then the whole way from Parquet
+tables to contact records, by wall time on one core and on all.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from etils import epath
 
 from jaxcoder import entry
 from jaxcoder.bench import footprint
-from jaxcoder.records import builder, store
+from jaxcoder.records import builder, contact_features, store, writer
 from jaxcoder.records.export import write_tables
 from jaxcoder.records.runner import Local
 from jaxcoder.records.schema import Code, Contact, Lab, Medication, Note
@@ -126,13 +126,13 @@ def measure(
       neighbours), bytes a contact on disk.
     """
 
-    def stream(part: Sequence[Contact]) -> store.Stream:
+    def stream(part: Sequence[Contact]) -> writer.Stream:
         yield from map(encode, part)
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
         path = f"{folder}/bench/layout/1.0.0"
-        store.write(path, features, {"train": [contacts]}, stream, lambda *_: {}, _REPORT)
+        writer.write(path, features, {"train": [contacts]}, stream, lambda *_: {}, _REPORT)
         written = time.process_time() - started
         data = store.Store(path, _REPORT, lambda _: "run again")
         records = data.split("train", decode)
@@ -162,7 +162,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"{'layout':<8}{'written/s':>12}{'read/s':>12}{'bytes':>10}")
     for name, layout in {
         "nested": (nested_features, nested_encode, nested_decode),
-        "rows": (builder.features, builder.encode, builder.decode),
+        "rows": (contact_features.features, contact_features.encode, contact_features.decode),
     }.items():
         written, read, size = measure(contacts, *layout)
         print(f"{name:<8}{written:>12,.0f}{read:>12,.0f}{size:>10,.0f}")

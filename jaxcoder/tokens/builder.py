@@ -11,7 +11,7 @@ from etils import epath
 from tqdm import tqdm
 
 from jaxcoder.errors import UserError
-from jaxcoder.records import store
+from jaxcoder.records import store, writer
 from jaxcoder.records.builder import ContactData, RecordsOptions, check_same, open_contacts
 from jaxcoder.records.codes import read_descriptions
 from jaxcoder.records.runner import Runner
@@ -207,7 +207,7 @@ class TokensBuild:
         records = _Records(
             self.preprocessor, self.contacts.path, self.minis, self._mini_provenance()
         )
-        store.write(path, features, parts, records, finish, REPORT, runner)
+        writer.write(path, features, parts, records, finish, REPORT, runner)
 
     def _mini_provenance(self) -> int:
         """Of the spans of mini-documents.
@@ -258,7 +258,7 @@ class _Records:
     minis: Filled
     mini_provenance: int
 
-    def __call__(self, part: tuple[str, int, int]) -> store.Stream:
+    def __call__(self, part: tuple[str, int, int]) -> writer.Stream:
         """The records of a range of a split; returns the state of their report."""
         split, start, stop = part
         report = SplitReport()

@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jaxcoder.errors import UserError
-from jaxcoder.records import builder, store
+from jaxcoder.records import builder, store, writer
 from jaxcoder.records.__main__ import main
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import (
@@ -284,20 +284,20 @@ class Stop(BaseException):
 @pytest.mark.parametrize("killed", [True, False])
 def test_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch, killed):
     path = builder.build(Memory({"train": some(4)}), tmp_path).path
-    rename, remove = type(path).rename, store._remove
+    rename, remove = type(path).rename, writer._remove
 
     def stop_after_the_first(self, target):
         rename(self, target)
         if self == path:
             monkeypatch.undo()
             if killed:  # then nobody tidies up
-                monkeypatch.setattr(store, "_remove", lambda own, folder, held: held.close())
+                monkeypatch.setattr(writer, "_remove", lambda own, folder, held: held.close())
             raise Stop
 
     monkeypatch.setattr(type(path), "rename", stop_after_the_first)
     with pytest.raises(Stop):
         builder.build(Memory({"train": some(9)}), tmp_path, rebuild=True)
-    monkeypatch.setattr(store, "_remove", remove)
+    monkeypatch.setattr(writer, "_remove", remove)
     assert path.exists() != killed
 
     class Broken(Memory):
@@ -331,7 +331,7 @@ def test_two_writers_do_not_disturb_each_other(tmp_path):
 
 
 def test_several_files_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_SHARD", 100)
+    monkeypatch.setattr(writer, "_SHARD", 100)
     data = builder.build(Memory({"train": some(300), "test": some(7)}), tmp_path)
     assert len(list(data.path.glob("*train.array_record*"))) == 3
     assert list(data.split("train")) == some(300)

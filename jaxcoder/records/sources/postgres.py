@@ -11,7 +11,6 @@ import duckdb
 import pyarrow as pa
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.sources import columns
 from jaxcoder.records.sources.columns import literal, quoted
 from jaxcoder.records.sources.database import Database, split_uri
 from jaxcoder.records.sources.table_files import SourceTables
@@ -134,14 +133,9 @@ class PostgresTables(SourceTables):
         """SQL that reads a table where it is attached.
 
         Raises:
-          UserError: a column that is wanted is missing, or may not be read.
+          UserError: a column that is wanted may not be read.
         """
         table, names = self._tables[name], self._wanted(name)
-        if isinstance(self._names, Mapping):
-            found = columns.by_name(table.names, self.where(name))
-            for column in self._names[name]:
-                if column not in found:
-                    raise columns.missing(column, self._names[name], found, self.where(name))
         for column in names:
             if column not in table.readable:
                 raise UserError(
