@@ -15,6 +15,9 @@ def way(request, monkeypatch):
 
 
 class _Pickling(runner.Local):
+    def __init__(self):
+        super().__init__(8)  # each with the least memory there is
+
     def map(self, task, parts, apart, bar=""):
         return [
             pickle.loads(pickle.dumps(task))(pickle.loads(pickle.dumps(part))) for part in parts
