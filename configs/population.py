@@ -9,8 +9,8 @@ r"""The scale of Edin et al. (arXiv:2603.00221): 5.8 million contacts of 1.8 mil
     jaxcoder evaluate --workdir runs/population --split test
 
 85 % of the patients are for training and validation, and 15 % are held out: 270,000 of 1.8 million.
-`:synthetic` is a cohort of that size that is generated, to try machines and clusters on: contact
-records take some 2 hours and 60 GB on 2 CPU cores (`jaxcoder bench population`, projected). Nobody
+`:synthetic` is a cohort of that size that is generated, to try machines on: its contact
+records take 24 minutes on 2 CPU cores (`jaxcoder bench population`, projected from 400,000). Nobody
 has trained this recipe yet; it is meant for a slice of 16 accelerator devices or more, and its
 batches for a `data` axis of 16. With Apache Beam instead of one machine: launch/README.md.
 """

@@ -36,7 +36,8 @@ class FolderOptions:
         (`caml_{}_full_hadm_ids.csv`). Empty splits patients by hash.
       seed: of the split by hash.
       shares: of patients in train, validation and test then.
-      memory_limit: of DuckDB; what is larger goes through the temporary folder (TMPDIR).
+      memory_limit: of DuckDB in all processes, though of none below 200 MB; what is larger goes
+        through the temporary folder (TMPDIR).
     """
 
     name: str = "folder"

@@ -28,7 +28,8 @@ class MimicOptions(FolderOptions):
       codes: `D` for diagnoses, `P` for procedures, `DP` for both; unless it is given, procedures
         where they are there.
       text: `verbatim`, or `replication`: the rules of Edin et al. (SIGIR 2023, arXiv:2304.10909),
-        lower case, letters and digits alone, no word without a letter, 4,000 words of a note.
+        lower case, letters and digits alone, no word without a letter, 4,000 words of a note; the
+        study cuts an admission's notes after they are joined.
       min_code_count_all_splits: contacts that a code occurs in at least, over ALL splits, as that
         study filters; 0 keeps every code. It looks at the test split: for comparison alone.
         Contacts of no split do not count.

@@ -34,7 +34,8 @@ class TablesOptions:
       seed: of the split by patient, where there is no relation `splits`.
       shares: of patients in train, validation and test; from a command line as `0.8,0.1,0.1`.
       system: code system of codes whose column `system` is empty.
-      memory_limit: of DuckDB; what is larger goes through the temporary folder (TMPDIR).
+      memory_limit: of DuckDB in all processes, though of none below 200 MB; what is larger goes
+        through the temporary folder (TMPDIR).
     """
 
     name: str = "tables"
@@ -47,7 +48,10 @@ class TablesOptions:
         if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
             raise ValueError(f"name = {self.name!r}: expected letters, digits and _")
         split_of("", self.seed, self.shares)
-        code_systems.canonical_system(self.system)
+        try:
+            code_systems.canonical_system(self.system)
+        except ValueError as error:
+            raise ValueError(f"system: {error}") from None
         size(self.memory_limit)
 
 

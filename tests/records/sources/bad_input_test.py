@@ -344,7 +344,7 @@ def test_a_code_of_no_known_system_is_counted(system, shown, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("source", "option", "named"),
-    [("tables", "system", "tables"), ("omop", "vocabulary", "omop: vocabulary")],
+    [("tables", "system", "tables: system"), ("omop", "vocabulary", "omop: vocabulary")],
 )
 def test_an_option_of_no_known_system_is_named(source, option, named, tmp_path, capsys):
     folder_of(source, tmp_path)
