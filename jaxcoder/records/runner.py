@@ -112,8 +112,11 @@ class Local:
                     return [future.result() for future in futures]
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
-                    for child in set(multiprocessing.active_children()) - others:
+                    children = set(multiprocessing.active_children()) - others
+                    for child in children:
                         child.terminate()
+                    for child in children:
+                        child.join()
                     raise
         except BrokenProcessPool:
             remove_abandoned()  # the killed ones could not
@@ -212,8 +215,7 @@ def _begin(task: Task[Any]) -> None:
     _task = task
     # Without tearing down modules, at which DuckDB's bindings print what they think has leaked.
     atexit.register(os._exit, 0)
-    # What is told to end tidies up: work folders hold patients' data.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _end)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     pa.set_cpu_count(1)
     parent = multiprocessing.parent_process()
@@ -224,6 +226,12 @@ def _begin(task: Task[Any]) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _end(*_: Any) -> None:
+    """Tidies up on the way out, once: work folders hold patients' data."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
 
 
 def _shown(each: Iterable[T], count: int, bar: str) -> Iterator[T]:

@@ -1,4 +1,5 @@
 import json
+import pickle
 
 from jaxcoder.records.findings import Findings, as_json, shown
 
@@ -63,6 +64,7 @@ def test_another_process_may_send_them():
     for each in halves():
         there = Findings.from_state(json.loads(json.dumps(each.state())))
         assert as_json(there) == as_json(each) and there == each
+        assert as_json(pickle.loads(pickle.dumps(each))) == as_json(each)
 
 
 def test_the_report_has_the_most_frequent_failed_codes_and_memory_has_an_end(monkeypatch):

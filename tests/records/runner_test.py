@@ -12,6 +12,7 @@ from jaxcoder.records import builder, export, runner
 from jaxcoder.records.runner import Beam, Local
 from jaxcoder.records.sources import open_source, relations
 from jaxcoder.records.sources.synthetic import source as synthetic
+from jaxcoder.records.work_folder import work_folder
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.tokens.minidocs import MiniOptions
 from jaxcoder.tokens.tokenizer import TokenizerOptions
@@ -52,6 +53,27 @@ def test_a_mistake_of_the_user_is_one_line_wherever_it_is_found(tmp_path):
 def test_a_process_that_is_killed_is_told():
     with pytest.raises(UserError, match="has ended early: .* 2 were too many: give fewer --jobs"):
         Local(2).map(die, [1, 2], apart=True)
+
+
+def hold(part):
+    """One fails once the other has a patient's data in a work folder."""
+    number, folder = part
+    if number == 0:
+        with work_folder():
+            (pathlib.Path(folder) / "ready").touch()
+            time.sleep(300)
+    while not (pathlib.Path(folder) / "ready").exists():
+        time.sleep(0.05)
+    raise UserError("labs.csv, row 7: broken")
+
+
+def test_a_mistake_in_one_part_leaves_nothing_of_the_others(tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with pytest.raises(UserError, match="row 7"):
+        Local(2).map(hold, [(0, str(tmp_path)), (1, str(tmp_path))], apart=True)
+    assert (tmp_path / "ready").exists() and not list(temporary.glob("*jaxcoder*"))
 
 
 def test_small_parts_are_made_here():

@@ -88,6 +88,11 @@ def with_phrase():
     return backend
 
 
+def test_of_no_texts_there_are_no_tokens():
+    ids, offsets, edges = Pieces(bert()).encode([])
+    assert ids.shape == (0,) and offsets.shape == (0, 2) and edges.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     "backend",
     [

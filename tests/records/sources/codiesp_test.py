@@ -73,12 +73,14 @@ def test_annotations_that_do_not_fit_are_counted(archive):
     source = open_source("codiesp", archive, {})
     list(source.contacts("train"))
     assert source.dropped("train") == {
-        "malformed icd10cm code bad": 1,
+        "codes: malformed icd10cm code": 1,
         "evidence: text at the offsets is not the mention's (kept)": 3,
         "evidence: empty piece": 1,
         "evidence: offsets outside the text": 1,
         "evidence: the document does not have the code": 1,
     }
+    # `bad` looks like no code: it may be a name.
+    assert source.dropped("train").failed_codes == {"icd10cm (not shown)": 1}
 
 
 def test_procedures_and_english(archive):
