@@ -44,13 +44,15 @@ def lock(folder: epath.PathLike) -> IO[bytes] | None:
 
 
 def locked_folder(folder: epath.Path) -> IO[bytes] | None:
-    """Makes a folder that is locked from the moment at which others can see it.
+    """Makes a folder that its owner alone can read, locked as soon as others can see it.
 
     Returns:
       As `lock`.
     """
     hidden = folder.with_name(f".{folder.name}")
     hidden.mkdir(parents=True, exist_ok=True)
+    if hidden.is_dir():  # what is in it may be a patient's
+        os.chmod(hidden, 0o700)
     held = lock(hidden)
     if held is None:  # a bucket: it has no folders, only names
         folder.mkdir(parents=True, exist_ok=True)

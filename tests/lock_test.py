@@ -22,6 +22,7 @@ def test_a_folder_is_locked_as_soon_as_it_is_there_and_its_lock_goes_last(tmp_pa
     folder = epath.Path(tmp_path) / "work"
     held = locked_folder(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
+    assert folder.stat().mode & 0o777 == 0o700  # a temporary folder is open to all
     with pytest.raises(BlockingIOError):
         lock(folder)
     (folder / "below").mkdir()

@@ -1,6 +1,7 @@
 """`jaxcoder records`: from a source to contact records."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -80,6 +81,8 @@ def main(argv: Sequence[str]) -> None:
     Raises:
       UserError: a mistake in the arguments or the source.
     """
+    # Batch systems and clusters end a job so: its traces are removed, as at Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = parser().parse_args(argv)
     options = {}
     for option in arguments.option:

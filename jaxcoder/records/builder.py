@@ -14,7 +14,7 @@ from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import store, writer
 from jaxcoder.records.contact_features import decode, encode, features
-from jaxcoder.records.findings import Findings, as_json, line
+from jaxcoder.records.findings import ASKED_FOR, Findings, as_json, line
 from jaxcoder.records.report import SplitReport
 from jaxcoder.records.runner import Local, Runner
 from jaxcoder.records.schema import Contact
@@ -117,10 +117,22 @@ def build(
         content |= _joined(source, returned, left_out)
         if strict:
             check_nothing_dropped(content)
-        return content | {"descriptions": dict(source.descriptions)}
+        return content | {"descriptions": _described(source, returned)}
 
     writer.write(path, features, parts, _records, report, REPORT, runner)
     return ContactData(path)
+
+
+def _described(source: Source, returned: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    """The descriptions of the codes that occur and of those above them, of the 95,000 there are."""
+    codes = {
+        code
+        for states in returned.values()
+        for state in states
+        for code in state["report"]["codes"]
+    }
+    wanted = {code[:length].rstrip(".") for code in codes for length in range(1, len(code) + 1)}
+    return {code: title for code, title in source.descriptions.items() if code in wanted}
 
 
 def check(source: Source, runner: Runner | None = None) -> dict[str, Any]:
@@ -197,7 +209,7 @@ def check_same(source: Source, data: ContactData) -> None:
 
 
 def check_nothing_dropped(report: Mapping[str, Any]) -> None:
-    """Checks that nothing of a source was left out or emptied.
+    """Checks that nothing of a source was left out or emptied, but what the options left out.
 
     Raises:
       UserError: something was, with the most frequent reason.
@@ -205,7 +217,13 @@ def check_nothing_dropped(report: Mapping[str, Any]) -> None:
     found: collections.Counter[str] = collections.Counter()
     examples: dict[str, str] = {}
     for part in (report, *report["splits"].values()):
-        found.update(part["dropped"])
+        found.update(
+            {
+                reason: count
+                for reason, count in part["dropped"].items()
+                if not reason.endswith(ASKED_FOR)
+            }
+        )
         examples |= part.get("examples", {})
     if found:
         (reason, count), *others = found.most_common()

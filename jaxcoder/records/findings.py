@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 NOT_SHOWN = "(not shown)"
+ASKED_FOR = (
+    "as the options ask",
+    "no code of the kind that is asked for",
+    "not in the relation splits",
+    "of contacts that are left out",
+)
+"""How reasons end for which nothing is wrong with a row."""
 # What may be shown of a code. Where columns have shifted, anything stands in its place: a name, a
 # personal number.
 _CODE_LIKE = re.compile(r"[A-Za-z]{1,2}[0-9][A-Za-z0-9.]{0,6}|[0-9]{1,3}\.?[0-9]{0,2}")

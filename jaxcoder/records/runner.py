@@ -150,7 +150,7 @@ class Beam:
             import apache_beam as beam  # an extra
         except ImportError:
             raise UserError(
-                f"--runner {name}: Apache Beam is not installed; `pip install 'jaxcoder[beam]'`"
+                f"--runner {name}: Apache Beam is not installed; `pip install -e '.[beam]'`"
             ) from None
         try:
             beam.runners.create_runner(name)

@@ -98,7 +98,9 @@ def write(
                 folder.rename(own / _REPLACED)
             staged.rename(folder)
     finally:
-        _remove(own, folder, held)
+        # An error on its way says more than that its traces could not be removed.
+        with contextlib.suppress(OSError):
+            _remove(own, folder, held)
     return folder
 
 

@@ -11,6 +11,7 @@ everything that decides them: another choice of options never overwrites them.
 """
 
 import dataclasses
+import signal
 
 from absl import flags
 
@@ -38,13 +39,14 @@ def define_flags() -> None:
     entry.define_config_flag(_Groups)
     flags.DEFINE_string("data_dir", "", "Folder of the data sets; the config's when empty.")
     flags.DEFINE_integer("jobs", 0, "Processes; all cores unless given.")
-    flags.DEFINE_string("runner", "", f"{runner.RUNNER_HELP.capitalize()}.")
-    flags.DEFINE_multi_string("beam_option", [], f"{runner.OPTION_HELP.capitalize()}.")
+    flags.DEFINE_string("runner", "", f"{runner.RUNNER_HELP}.")
+    flags.DEFINE_multi_string("beam_option", [], f"{runner.OPTION_HELP}.")
     flags.DEFINE_bool("rebuild", False, "Build token records even if they are there.")
 
 
 def main() -> None:
     """Builds token records and prints their report."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as at Ctrl-C
     config = flags.FLAGS.config.to_dict()
     known = {field.name for field in dataclasses.fields(_Groups)}
     groups = build(_Groups, {key: config[key] for key in known & config.keys()}, "config")

@@ -48,7 +48,7 @@ class Memory(Source):
     """A source of contacts at hand."""
 
     name = "memory"
-    descriptions = {"I10": "Essential (primary) hypertension"}
+    descriptions = {"I10": "Essential (primary) hypertension", "J44": "Of a code that nobody has"}
 
     def __init__(self, contacts, version=1):
         self._held = contacts

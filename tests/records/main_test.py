@@ -80,3 +80,8 @@ def test_mistakes_are_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         command.main(arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_strict_takes_what_the_options_leave_out(extract, tmp_path):
+    (extract / "splits.csv").write_text("contact_id,split\nc1,train\n")
+    command.main(["--source", "tables", "--source_dir", str(extract), "--strict", "--check"])

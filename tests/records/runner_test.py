@@ -193,7 +193,7 @@ def test_the_command_line_chooses():
 
 def test_without_beam_the_remedy_is_an_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(UserError, match=r"not installed; `pip install 'jaxcoder\[beam\]'`"):
+    with pytest.raises(UserError, match=r"not installed; `pip install -e '\.\[beam\]'`"):
         runner.open_runner("DirectRunner", 0, [], "d")
 
 

@@ -131,12 +131,14 @@ def _from_list(
     if not matched and None not in (here, there):
         raise unlike(file, key, here, where("contacts"), there)
     conflict = connection.execute(
-        f"SELECT patient_id, {torn} FROM ids GROUP BY patient_id "
-        "HAVING count(DISTINCT split) > 1 ORDER BY patient_id LIMIT 1"
+        "SELECT min_by(contact_id, split) AS one, min(split), max_by(contact_id, split), "
+        "max(split) FROM ids GROUP BY patient_id HAVING count(DISTINCT split) > 1 "
+        "ORDER BY one LIMIT 1"
     ).fetchone()
     if conflict:
+        one, its, other, others = conflict
         raise UserError(
-            f"{file}: contacts of patient_id {shown(conflict[0])} are in {conflict[1]}; "
-            "a split is by patient: give each patient one"
+            f"{file}: contact_id {shown(one)} is in {its}, and {shown(other)} of the same patient "
+            f"in {others}; a split is by patient: give each patient one"
         )
     connection.execute("DROP TABLE published; DROP TABLE named")

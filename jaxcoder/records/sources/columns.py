@@ -63,8 +63,9 @@ OPTIONAL = {("evidence", "mention"), ("notes", "rank")}
 _SQL = {
     # pandas writes a column of whole numbers with gaps as floats. They are exact to 15 digits;
     # longer ones, and those of 32 bits, may have become another contact's.
-    ID: "nullif(CASE typeof({0}) WHEN 'DOUBLE' THEN regexp_replace(CAST({0} AS VARCHAR), "
-    r"'^(\d{{1,15}})\.0$', '\1') ELSE CAST({0} AS VARCHAR) END, '')",
+    # Fixed-width columns pad ids with blanks.
+    ID: "nullif(trim(CASE typeof({0}) WHEN 'DOUBLE' THEN regexp_replace(CAST({0} AS VARCHAR), "
+    r"'^(\d{{1,15}})\.0$', '\1') ELSE CAST({0} AS VARCHAR) END), '')",
     CODE: "nullif(CAST({} AS VARCHAR), '')",
     TEXT: "nullif(CAST({} AS VARCHAR), '')",  # as in CSV, where nothing else is null
     # With a zone (Parquet keeps no other than UTC), in UTC, for the connection's TimeZone is that;

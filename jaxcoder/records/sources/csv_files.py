@@ -57,6 +57,8 @@ def query(path: epath.Path, quoted: bool = True) -> str:
                 pass
         line = raw.split(b"\r")[0].decode("utf-8-sig").rstrip("\n")
     except UnicodeDecodeError:
+        if raw[:2] == b"\x1f\x8b":
+            raise UserError(f"{path}: is gzip; expected text; name it {path.name}.gz") from None
         wrong = _UTF16 if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else _NOT_UTF8
         raise UserError(f"{path}, row 1: {wrong}") from None
     except OSError:

@@ -108,7 +108,7 @@ class Database:
         except ImportError:
             raise UserError(
                 f"{self.name}: the driver of PostgreSQL is not installed; install it with "
-                "`pip install 'jaxcoder[postgres]'`"
+                "`pip install -e '.[postgres]'`"
             ) from None
         return dbapi
 

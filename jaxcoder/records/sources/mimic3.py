@@ -102,9 +102,12 @@ class Mimic3(Mimic):
                 SELECT hadm_id AS contact_id, subject_id AS patient_id, admittime AS start,
                   dischtime AS "end", {service} AS specialty, gender AS sex,
                   if(years > 89, 91, years) AS age
-                FROM (SELECT *, date_sub('year', TRY_CAST(dob AS TIMESTAMP),
-                    TRY_CAST(admittime AS TIMESTAMP)) AS years
-                  FROM {read("admissions")} LEFT JOIN {read("patients")} USING (subject_id))
+                FROM (SELECT *, CASE WHEN born >= TIMESTAMP '1700-01-01'
+                    AND admitted >= TIMESTAMP '1800-01-01'
+                    THEN date_sub('year', born, admitted) END AS years
+                  FROM (SELECT *, TRY_CAST(dob AS TIMESTAMP) AS born,
+                      TRY_CAST(admittime AS TIMESTAMP) AS admitted
+                    FROM {read("admissions")} LEFT JOIN {read("patients")} USING (subject_id)))
                   {services}""",
             "codes": " UNION ALL ".join(
                 f"""

@@ -29,7 +29,7 @@ from jaxcoder.records.sources.columns import COLUMNS, literal, quoted, typed
 
 _EMPTY, _STRAY, _LEFT_OUT = -1, -2, -3
 """Parts of rows that no contact will have: without an id, of an unknown one, of one left out."""
-_ROWS, _ROWS_AT_A_TIME = 524_288, {"notes": 16_384}
+_ROWS, _ROWS_AT_A_TIME = 131_072, {"notes": 8192}
 """Rows that are put into parts at a time: of a hundred bytes each, and of a few thousand."""
 MOST_PARTS = 256
 """So many files may be open at a time."""

@@ -369,14 +369,16 @@ def test_a_patient_in_two_splits_is_refused(source, tmp_path, capsys):
     path = write(tmp_path, "splits", rows)
     more = [] if source == "tables" else ["--option", f"splits={path}"]
     assert refusal(capsys, source, tmp_path, *more) == (
-        f"{path}: contacts of patient_id '1' are in test and train; a split is by patient: give "
-        "each patient one"
+        f"{path}: contact_id '21' is in test, and '20' of the same patient in train; a split is by "
+        "patient: give each patient one"
     )
     if source != "tables":
         splits = pa.table({"hadm_id": [20, 21, 22], "split": ["train", "test", "val"]})
         feather.write_feather(splits, str(tmp_path / "splits.feather"))
         more = ["--option", f"splits={tmp_path / 'splits.feather'}"]
-        assert "patient_id '1' are in test and train" in refusal(capsys, source, tmp_path, *more)
+        assert "is in test, and '20' of the same patient in train" in refusal(
+            capsys, source, tmp_path, *more
+        )
 
 
 @each_source

@@ -226,7 +226,7 @@ def test_a_server_that_is_not_there_is_one_line():
 
 def test_without_the_driver_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, DRIVER, None)
-    with refused(r"pip install 'jaxcoder\[postgres\]'"):
+    with refused(r"pip install -e '\.\[postgres\]'"):
         contacts(open_source("omop", "postgresql://ann@host/omop"))
 
 

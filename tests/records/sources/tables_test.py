@@ -228,7 +228,7 @@ def test_a_published_split_is_kept(tmp_path, key):
         (
             "contact_id,split",
             [["01", "train"], ["02", "test"]],
-            r"patient_id 'p1' are in test and tr",
+            r"'02' is in test, and '01' of the same patient in tr",
         ),
         (
             "person,split",
