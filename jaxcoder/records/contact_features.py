@@ -7,8 +7,8 @@ laboratory results and 5 codes, a CPU second (`jaxcoder bench records`):
 
 | layout | written/s | read/s | bytes |
 |---|---|---|---|
-| TFDS `Sequence` of columns | 862 | 2,287 | 2,517 |
-| this one | 3,589 | 4,211 | 2,320 |
+| TFDS `Sequence` of columns | 904 | 2,522 | 2,517 |
+| this one | 3,517 | 4,948 | 2,333 |
 
 The cost of the first is a Python call a value; and its float32 does not give a laboratory's 6.1
 back.
