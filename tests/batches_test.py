@@ -7,6 +7,7 @@ import pytest
 from jaxcoder.batches import BatchOptions, TrainingPlan, check_rows, evaluation_batches
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder as records_builder
+from jaxcoder.records.sources import Source
 from jaxcoder.tokens import builder
 from jaxcoder.tokens.builder import TokensOptions
 from jaxcoder.tokens.labels import LabelOptions
@@ -199,15 +200,22 @@ def test_without_mini_documents():
     assert TrainingPlan(data, OPTIONS, seed=0).steps_per_epoch == 3
 
 
-class Coded:
+class Coded(Source):
     """A source without its splits that have no codes."""
 
-    splits = ("train", "validation")
+    identity = descriptions = None
 
     def __init__(self, source):
-        self.name, self.identity = source.name, source.identity
-        self.descriptions = source.descriptions
-        self.contacts, self.dropped = source.contacts, source.dropped
+        self.name, self.identity, self.descriptions = (
+            source.name,
+            source.identity,
+            source.descriptions,
+        )
+        self._source = source
+
+    def parts(self, runner):
+        parts, left_out = self._source.parts(runner)
+        return {split: parts[split] for split in ("train", "validation")}, left_out
 
 
 def token_data(folder, source, **options):
