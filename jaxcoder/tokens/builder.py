@@ -44,7 +44,7 @@ from jaxcoder.tokens.tokenizer import (
 
 __all__ = ["TokenData", "TokensOptions", "build", "open_built", "open_tokens"]
 
-_PART = 8192  # contacts of a part: some seconds of work, and a file of 30 MB
+_PART = 8192  # contacts of a part at most: some seconds of work, and a file of 30 MB
 _MINI_CONTACTS = 20_000  # training contacts whose strings go into mini-documents, at most
 
 
@@ -277,7 +277,10 @@ class _Records:
 
 
 def _ranges(count: int) -> list[tuple[int, int]]:
-    return [(start, min(start + _PART, count)) for start in range(0, count, _PART)]
+    """Parts of about the same size, so that all processes end at about the same time."""
+    parts = -(-count // _PART)
+    ends = [count * number // max(1, parts) for number in range(parts + 1)]
+    return list(itertools.pairwise(ends))
 
 
 def _shown(contacts: Iterable[Contact], what: str) -> Iterator[Contact]:
