@@ -87,6 +87,8 @@ class Mimic(FolderSource):
         least, most = options.min_code_count_all_splits, options.most_frequent_codes_all_splits
         if not least and not most:
             return
+        self._kept_file = None  # of an earlier reading
+        self._queries = self.queries(self._read)
         counts = f"""
             SELECT system, code, count(DISTINCT contact_id) AS contacts, count(*) AS rows
             FROM ({self._queries["codes"]}) JOIN ids USING (contact_id) WHERE split IS NOT NULL

@@ -215,8 +215,8 @@ class RelationalSource(Source):
                 self._shares,
             )
         self.narrow(connection, folder, dropped)
-        held = self.relations(connection)
-        if "selected" in held:
+        if "selected" in found:
+            held = self.relations(connection)  # narrowed
             with self.reading("codes"):
                 as_text("selected", ["contact_id"]).distinct().create("selected")
             ids = "SELECT contact_id FROM selected WHERE contact_id IS NOT NULL"

@@ -9,6 +9,7 @@ import pytest
 from pyarrow import feather, parquet
 
 from jaxcoder.errors import UserError
+from jaxcoder.records.runner import Local
 from jaxcoder.records.schema import Code, Lab, Medication, Note
 from jaxcoder.records.sources import open_source
 
@@ -193,6 +194,8 @@ def test_codes_are_counted_over_the_contacts_of_the_splits_alone(mimic4, tmp_pat
     assert codes == {"20": ["E11.9"], "22": ["E11.9"]}
     # Of 20 the others, among them a procedure, and of 22 its first.
     assert dropped(source)["codes: too rare in all splits, as the options ask"] == 4
+    again = source.parts(Local())[1]  # reading it a second time counts the same
+    assert again["codes: too rare in all splits, as the options ask"] == 4
 
 
 @pytest.mark.parametrize(
