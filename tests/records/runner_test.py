@@ -10,7 +10,7 @@ import pytest
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder, export, runner
 from jaxcoder.records.runner import Beam, Local
-from jaxcoder.records.sources import open_source, relations
+from jaxcoder.records.sources import open_source, relations, table_files
 from jaxcoder.records.sources.synthetic import source as synthetic
 from jaxcoder.records.work_folder import work_folder
 from jaxcoder.tokens import builder as tokens_builder
@@ -136,6 +136,7 @@ def cohort(tmp_path, monkeypatch):
                 (folder / path.stem).mkdir(parents=True, exist_ok=True)
                 path.rename(folder / path.stem / f"{number}.parquet")
     monkeypatch.setattr(relations, "_LARGE", 0)
+    monkeypatch.setattr(table_files, "_MOST_SLICES", 2)  # of three files
     monkeypatch.setattr(synthetic, "_PATIENTS", 13)
     return folder
 
