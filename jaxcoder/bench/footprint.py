@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jaxcoder.errors import UserError
+
 _EVERY = 0.5  # seconds between two looks
 
 
@@ -35,6 +37,7 @@ def measure(work: Callable[..., Any], *arguments: Any) -> Footprint:
 
     Raises:
       RuntimeError: the process ended without a result.
+      UserError: the work did.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
@@ -45,19 +48,26 @@ def measure(work: Callable[..., Any], *arguments: Any) -> Footprint:
     while not here.poll(_EVERY):
         peak = max(peak, sum(map(_memory, _family(process.pid or 0))))
     try:
-        seconds, result = here.recv()
+        answer = here.recv()
     except EOFError:
         raise RuntimeError("the process ended without a result") from None
     finally:
         process.join()
+    if isinstance(answer, UserError):
+        raise answer
+    seconds, result = answer
     return Footprint(seconds, peak, result)
 
 
 def _work(pipe: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     atexit.register(os._exit, 0)  # as `records.runner` does, and why
     started = time.perf_counter()
-    result = work(*arguments)
-    pipe.send((time.perf_counter() - started, result))
+    try:
+        result = work(*arguments)
+    except UserError as error:  # a full disk, perhaps
+        pipe.send(error)
+    else:
+        pipe.send((time.perf_counter() - started, result))
 
 
 def _family(pid: int) -> list[int]:

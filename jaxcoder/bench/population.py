@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from jaxcoder import entry
 from jaxcoder.bench.footprint import measure
 from jaxcoder.bench.records import write_extract
+from jaxcoder.errors import UserError
 from jaxcoder.records import builder
 from jaxcoder.records.runner import Local
 from jaxcoder.records.sources import open_source
@@ -42,6 +43,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--times", type=int, default=4, help="how many times larger the other is")
     parser.add_argument("--jobs", type=int, default=0, help="processes; all cores unless given")
     arguments = parser.parse_args(argv)
+    if arguments.contacts < 1 or arguments.times < 2:
+        raise UserError(
+            f"--contacts {arguments.contacts} --times {arguments.times}: expected at least 1 and 2"
+        )
     print(f"{'contacts':>10}{'seconds':>10}{'contacts/s':>12}{'peak MiB':>10}")
     rows = []
     for contacts in (arguments.contacts, arguments.contacts * arguments.times):
