@@ -1,5 +1,6 @@
 """Locks: one process at a time writes in a folder."""
 
+import contextlib
 import os
 from typing import IO
 
@@ -66,11 +67,11 @@ def remove_locked(folder: epath.Path, held: IO[bytes] | None) -> None:
 
     Args:
       folder: may be gone already.
-      held: what `lock` gave of it.
+      held: what `lock` gave of it; closed, whatever happens.
     """
-    for path in folder.iterdir() if folder.exists() else ():
-        if path.name != _LOCK:
-            path.rmtree(missing_ok=True) if path.is_dir() else path.unlink(missing_ok=True)
-    if held is not None:
-        held.close()
+    # Whoever found the lock free a moment too late may be removing the same.
+    with held or contextlib.nullcontext(), contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if path.name != _LOCK:
+                path.rmtree(missing_ok=True) if path.is_dir() else path.unlink(missing_ok=True)
     folder.rmtree(missing_ok=True)

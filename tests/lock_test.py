@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from etils import epath
 
@@ -30,6 +32,37 @@ def test_a_folder_is_locked_as_soon_as_it_is_there_and_its_lock_goes_last(tmp_pa
     remove_locked(folder, held)
     assert held.closed and not list(tmp_path.iterdir())
     remove_locked(folder, None)  # gone already
+
+
+def test_what_another_process_removes_at_the_same_time_is_let_go(tmp_path, monkeypatch):
+    folder = epath.Path(tmp_path) / "work"
+    held = locked_folder(folder)
+    (folder / "file").write_text("x")
+    listed = list(folder.iterdir())
+
+    def iterdir(self):
+        shutil.rmtree(folder)  # the other one is faster
+        yield from listed
+        raise FileNotFoundError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(folder), "iterdir", iterdir)
+        remove_locked(folder, held)
+    assert held.closed and not folder.exists()
+
+
+def test_what_cannot_be_removed_is_let_go_too(tmp_path, monkeypatch):
+    folder = epath.Path(tmp_path) / "work"
+    held = locked_folder(folder)
+    (folder / "file").write_text("x")
+
+    def refuse(self, missing_ok=False):
+        raise PermissionError
+
+    monkeypatch.setattr(type(folder), "unlink", refuse)
+    with pytest.raises(PermissionError):
+        remove_locked(folder, held)
+    assert held.closed
 
 
 def test_a_bucket_knows_no_locks(tmp_path, monkeypatch):
