@@ -16,7 +16,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 ORDER = (
     *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry", "hub"),
     *("records", "tokens", "buckets", "batch_plan", "batches", "sharding"),
-    *("models", "weight_names", "weights", "architectures", "pretrained", "losses", "optim", "steps", "fusion"),
+    *("models", "weight_names", "weights", "architectures", "pretrained"),
+    *("losses", "optim", "steps", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
     *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
     *("contact_lines", "predict", "train_log", "train"),
