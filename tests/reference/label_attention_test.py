@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from jaxcoder.models.chunks import WHOLE, Layout
 from jaxcoder.models.label_attention import HeadOptions, LabelAttention
+from jaxcoder.models.layout import WHOLE, Layout
 from tests.reference import coders
 
 B, T, D, P, L = 3, 37, 24, 16, 301
@@ -56,7 +56,7 @@ def published(kind):
     ids=["all", "stored", "by memory", "13"],
 )
 def test_equals_the_formula_in_pytorch(kind, chunk, layout, multiple):
-    options = HeadOptions(kind, L, P, chunk, label_multiple=multiple)
+    options = HeadOptions(kind=kind, num_labels=L, width=P, chunk=chunk, label_multiple=multiple)
     params = jax.tree.map(
         lambda x: x[: options.rows] if x.shape[0] == 304 else x, head_params(kind)
     )

@@ -114,7 +114,7 @@ def in_torch(options, weights):
 
 @pytest.mark.parametrize("kind", coders.HEADS)
 def test_fifty_steps_are_those_of_pytorch(kind):
-    options = coder.CoderOptions(ENCODER, HeadOptions(kind, num_labels=L, width=24, chunk=8))
+    options = coder.CoderOptions(ENCODER, HeadOptions(kind=kind, num_labels=L, width=24, chunk=8))
     params = coder.init(options, jax.random.key(0))
     ours = in_jax(options, params)
     theirs = in_torch(options, coders.coder_weights(params, options))
