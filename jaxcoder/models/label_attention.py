@@ -25,9 +25,9 @@ models/modules/attention.py, utils/loss_functions.py).
 - Chunks are cut from the tokens of the whole document, with one start and one end token a document
   and positions from the first of each chunk; so it is here (`window` of the encoder).
 - The first weights are normal, with deviation 0.03 in both of Edin's and the encoder's
-  `initializer_range` in PLM-ICD's; the output bias is near 0 in all. Here products keep the variance
-  of their input, and the output bias begins at the log-odds of a rare label (`bias_init`):
-  otherwise each of thousands of labels begins at a probability of one half.
+  `initializer_range` in PLM-ICD's; the output bias is near 0 in all. Here products keep the
+  variance of their input, and the output bias begins at the log-odds of a rare label
+  (`bias_init`): otherwise each of thousands of labels begins at a probability of one half.
 - The loss is there the mean over labels, here their sum (see `losses.coder_loss`).
 - `scale`, which divides the scores of cross in explainable-medical-coding, is 1 in its
   configuration (config/model/plm_icd.yaml); it is left out here.
