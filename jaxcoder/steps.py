@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcoder import losses, optim, sharding
 from jaxcoder.models import coder
-from jaxcoder.models.chunks import WHOLE, Layout
+from jaxcoder.models.layout import WHOLE, Layout
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -84,7 +84,7 @@ def train_step(
       model: the coder.
       loss: the loss.
       optimiser: the optimiser.
-      layout: how label attention is cut for the devices.
+      layout: how attention is cut for the devices.
 
     Returns:
       The state after the step, and float32 scalars: those of `losses.coder_loss`, `grad_norm`
@@ -108,7 +108,7 @@ def train_step(
     updates, opt_state = optim.make_optimiser(optimiser).update(
         gradients, state.opt_state, state.params
     )
-    params = optax.apply_updates(state.params, updates)
+    params = coder.keep_frozen(model, state.params, optax.apply_updates(state.params, updates))
     ema = state.ema
     if optimiser.ema:
         ema = jax.tree.map(
@@ -135,7 +135,7 @@ def eval_step(
       params: as from `evaluation_params`.
       batch: `tokens`, `length`, `_mask` and, for the loss, `labels`; see `train_step`.
       model: the coder.
-      layout: how label attention is cut for the devices.
+      layout: how attention is cut for the devices.
 
     Returns:
       `logits` float32 [B, L]; and with labels `targets` float32 [B, L] in {0, 1} and `loss` float32
@@ -161,6 +161,7 @@ class Steps:
       evaluation_params: state → params for `evaluate`.
       state_shapes: the state as `jax.ShapeDtypeStruct` with shardings, to restore into.
       batch_sharding: of every array of a batch; see `sharding.put_batch`.
+      attention: what computes it, and why, for people.
     """
 
     init: Callable[[int], TrainState]
@@ -169,6 +170,7 @@ class Steps:
     evaluation_params: Callable[[TrainState], Any]
     state_shapes: TrainState
     batch_sharding: NamedSharding
+    attention: str
 
 
 def state_logical_axes(
@@ -206,13 +208,12 @@ def make_steps(
       rules: what is split over which mesh axes.
 
     Raises:
-      ValueError: an axis of the parameters that the mesh does not divide.
+      ValueError: an axis of the parameters that the mesh does not divide, or attention that its
+        devices cannot compute.
     """
-    layout = Layout.of(
-        mesh.devices.flat[0].platform,
-        batch=sharding.shard_count(mesh, rules.batch),
-        labels=sharding.shard_count(mesh, rules.labels),
-    )
+    layout = Layout.on(mesh, rules.batch, rules.heads, rules.labels)
+    encoder, attention = model.encoder.on(layout.platform)
+    model = dataclasses.replace(model, encoder=encoder)
     init = functools.partial(init_state, model, optim_options)
     shapes = jax.eval_shape(init, 0)
     logical = state_logical_axes(model, optim_options, shapes)
@@ -245,4 +246,5 @@ def make_steps(
             placed,
         ),
         batch_sharding=rows,
+        attention=attention,
     )

@@ -107,6 +107,8 @@ def _train(exits: contextlib.ExitStack) -> None:
         jitted = steps.make_steps(mesh, model, options.loss, optim_options)
     except ValueError as error:
         raise UserError(f"config.mesh does not fit config.model: {error}") from None
+    if lead:
+        logging.info("attention: %s", jitted.attention)
 
     ############################ Start, or go on ###########################
 

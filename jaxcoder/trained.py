@@ -65,6 +65,8 @@ def restore(workdir: Workdir, which: str = "best", *, alone: bool = False) -> Tr
     model = experiment.fitted_model(
         options, tokenizer.vocab_size, tokenizer.pad_id, len(label_space)
     )
+    # What computes the attention is of the machine, and this may be another one than training's.
+    model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, attention="auto"))
     steps = make_steps(_mesh(options), model, options.loss, options.optim)
     shapes = {"coder": steps.state_shapes.params}
     progress, items = checkpoints.restore(step, shapes, label_space.hash)

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from jaxcoder import entry
 from jaxcoder.errors import UserError
-from jaxcoder.models.chunks import Layout, laat_logits
+from jaxcoder.models.chunks import laat_logits
+from jaxcoder.models.layout import Layout
 
 _MIB = 2**20
 _PRODUCTS = 6

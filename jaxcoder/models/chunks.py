@@ -3,7 +3,6 @@
 Shapes: keys [B, T, P], values [B, T, D], label queries [L, P], mask [B, T] added to the scores.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,38 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-MIB = 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How label attention is cut for the devices it runs on.
-
-    Attributes:
-      batch: devices that a mesh splits the rows of a batch over.
-      labels: devices that a mesh splits the rows of the label tables over.
-      chunk_bytes: of one float32 array [B, chunk, T] on a device; some five exist at a time. A CPU
-        is fastest with what fits its cache: 4 MiB made a step of 1.55 s, 8 MiB of 1.70 s (L=8,000,
-        T=4,096, D=256, B=2). An accelerator wants chunks of a thousand labels, since after each it
-        adds to the gradient of all states.
-      store_bytes: that a device may hold of [B, L, T] for the backward pass, instead of computing
-        it again.
-    """
-
-    batch: int = 1
-    labels: int = 1
-    chunk_bytes: int = 4 * MIB
-    store_bytes: int = 256 * MIB
-
-    @classmethod
-    def of(cls, platform: str, batch: int = 1, labels: int = 1) -> "Layout":
-        """Returns the layout for devices of a platform, such as `cpu`, `gpu` or `tpu`."""
-        if platform == "cpu":
-            return cls(batch, labels)
-        return cls(batch, labels, chunk_bytes=64 * MIB, store_bytes=512 * MIB)
-
-
-WHOLE = Layout()
+from jaxcoder.models.layout import WHOLE, Layout
 
 
 def chunk_size(batch: int, length: int, labels: int, layout: Layout) -> int:

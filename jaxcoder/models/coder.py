@@ -7,9 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcoder.models.chunks import WHOLE, Layout
+from jaxcoder.models import encoder
 from jaxcoder.models.encoder import DTYPES, Encoder, EncoderOptions
 from jaxcoder.models.label_attention import HeadOptions, LabelAttention
+from jaxcoder.models.layers import named_axes
+from jaxcoder.models.layout import WHOLE, Layout
 
 Params = dict[str, Any]
 
@@ -38,7 +40,7 @@ class Coder(nn.Module):
         """See `apply`."""
         dtype = DTYPES[self.options.encoder.dtype]
         valid_BxT = jnp.arange(tokens_BxT.shape[1])[None] < length_B[:, None]
-        h_BxTxD = Encoder(self.options.encoder, name="encoder")(tokens_BxT, valid_BxT)
+        h_BxTxD = Encoder(self.options.encoder, layout, name="encoder")(tokens_BxT, valid_BxT)
         head = LabelAttention(self.options.head, dtype, name="head")
         return head(h_BxTxD, valid_BxT, focus_BxK, layout)
 
@@ -60,12 +62,13 @@ def init(options: CoderOptions, rng: jax.Array) -> Params:
 
 def logical_axes(options: CoderOptions) -> Params:
     """Returns the parameters' tree with a tuple of logical axis names in place of each array."""
-    boxed = jax.eval_shape(lambda: _init(options, jax.random.key(0)))
+    return named_axes(lambda rng: _init(options, rng))
 
-    def names(leaf: Any) -> tuple[str | None, ...]:
-        return tuple(leaf.names)
 
-    return jax.tree.map(names, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
+def keep_frozen(options: CoderOptions, before: Params, after: Params) -> Params:
+    """Returns the parameters `after` an update, what is frozen as it was `before`."""
+    frozen = encoder.keep_frozen(options.encoder, before["encoder"], after["encoder"])
+    return {**after, "encoder": frozen}
 
 
 def apply(
@@ -87,7 +90,7 @@ def apply(
       length_B: int32, real tokens of each document; 0 on a padding row.
       focus_BxK: int32 label ids whose attention is wanted, −1 for none.
       rng: random key of the dropout; None for no dropout.
-      layout: how label attention is cut for the devices.
+      layout: how attention is cut for the devices.
 
     Returns:
       logits float32 [B, L]; and None, or with focus the natural logarithm of the attention of these

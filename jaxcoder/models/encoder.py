@@ -1,203 +1,215 @@
-"""The encoder: tokens of a document in, one state a token out."""
+"""The encoder: tokens of documents in, one state a token out, behind pure `init` and `apply`."""
 
-import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcoder.models.attention import WindowAttention
-from jaxcoder.models.layers import LayerNorm, Product, dropout, dropout_key, gelu, leading, weight
+from jaxcoder.models.attention import Sight, rotary_tables
+from jaxcoder.models.encoder_options import DTYPES, FAMILIES, EncoderOptions
+from jaxcoder.models.encoder_parts import Convolution, Embedding, Layer, norm
+from jaxcoder.models.layers import named_axes
+from jaxcoder.models.layout import WHOLE, Layout
 
-FAMILIES = ("bert",)
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+__all__ = [
+    "DTYPES",
+    "FAMILIES",
+    "Encoder",
+    "EncoderOptions",
+    "apply",
+    "init",
+    "keep_frozen",
+    "logical_axes",
+]
 
-
-@dataclasses.dataclass(frozen=True)
-class EncoderOptions:
-    """The shape of an encoder.
-
-    Attributes:
-      family: `bert` (BERT, RoBERTa): learned positions, post-norm, erf GELU.
-      vocab_size: tokens of the tokenizer (V).
-      width: of a token state (D).
-      layers: number of blocks.
-      heads: attention heads (H); they divide `width`.
-      feedforward: inner width of the feed-forward part (F).
-      window: W; longer documents are cut in windows of so many tokens that see only themselves.
-      max_positions: rows of the position table; 0 for `window + position_offset`.
-      position_offset: position of a window's first token: 0 for BERT, pad_id + 1 for RoBERTa.
-      token_types: rows of the token type table, of which row 0 is added; 0 for no table.
-      pad_id: the token of padding. Masks come from lengths, never from it.
-      norm_epsilon: 1e-12 in BERT, 1e-5 in RoBERTa.
-      dropout: share of states dropped, in [0, 1).
-      attention_dropout: share of attention weights dropped; −1 for the same as `dropout`.
-      convolution: width in tokens of a convolution over the document after the embedding, odd; 0
-        for none. It is the one part that sees over window borders.
-      dtype: of activations, `float32` or `bfloat16`; parameters and softmax are float32.
-      remat: recompute each layer in the backward pass instead of storing its activations.
-      unroll: layers compiled one by one instead of as a loop; 0 for all where there are up to 4.
-      vocab_multiple: the token table is padded to a multiple of it, so that a mesh can split it.
-    """
-
-    family: str = "bert"
-    vocab_size: int = 8000
-    width: int = 256
-    layers: int = 2
-    heads: int = 4
-    feedforward: int = 1024
-    window: int = 256
-    max_positions: int = 0
-    position_offset: int = 0
-    token_types: int = 0
-    pad_id: int = 0
-    norm_epsilon: float = 1e-12
-    dropout: float = 0.1
-    attention_dropout: float = -1.0
-    convolution: int = 0
-    dtype: str = "float32"
-    remat: bool = False
-    unroll: int = 0
-    vocab_multiple: int = 8
-
-    def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise ValueError(f"family = {self.family!r}: expected one of {', '.join(FAMILIES)}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype = {self.dtype!r}: expected one of {', '.join(DTYPES)}")
-        for name in ("vocab_size", "width", "heads", "feedforward", "window", "vocab_multiple"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected at least 1")
-        for name in ("layers", "position_offset", "token_types", "unroll", "max_positions"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected at least 0")
-        if self.width % self.heads:
-            raise ValueError(f"heads = {self.heads}: expected a divisor of width = {self.width}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout = {self.dropout}: expected a share in [0, 1)")
-        if self.attention_dropout != -1 and not 0 <= self.attention_dropout < 1:
-            raise ValueError(
-                f"attention_dropout = {self.attention_dropout}: expected a share in [0, 1), or -1"
-            )
-        if self.convolution < 0 or (self.convolution and self.convolution % 2 == 0):
-            raise ValueError(f"convolution = {self.convolution}: expected an odd width, or 0")
-        needed = self.window + self.position_offset
-        if self.max_positions and self.max_positions < needed:
-            raise ValueError(
-                f"max_positions = {self.max_positions}: expected at least window + "
-                f"position_offset = {needed}"
-            )
-
-
-class Convolution(nn.Module):
-    """A convolution over the whole document, which padding does not enter.
-
-    One product with all taps, then shifted sums: on 2 CPU cores faster than XLA's convolution.
-    """
-
-    options: EncoderOptions
-
-    @nn.compact
-    def __call__(self, x_BxTxD: jax.Array, valid_BxT: jax.Array) -> jax.Array:
-        """Returns x + GELU(convolution(x) + bias)."""
-        options, dtype = self.options, DTYPES[self.options.dtype]
-        taps, width, length = options.convolution, options.width, x_BxTxD.shape[1]
-        initializer = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", (0, 1))
-        shape = (taps, width, width)
-        kernel = weight(self, "kernel", initializer, shape, (None, "width", None)).astype(dtype)
-        bias = weight(self, "bias", nn.initializers.zeros, (width,), (None,)).astype(dtype)
-        inner = jnp.where(valid_BxT[..., None], x_BxTxD, 0)
-        y = leading(bias, 3)
-        for tap in range(taps):  # token t takes tap k from token t + k − (taps − 1) / 2
-            offset = tap - taps // 2
-            product = jnp.einsum("btd,de->bte", inner, kernel[tap])
-            before, after = max(-offset, 0), max(offset, 0)
-            padded = jnp.pad(product, ((0, 0), (before, after), (0, 0)))
-            y = y + padded[:, after : after + length]
-        return x_BxTxD + gelu(y)
-
-
-class Layer(nn.Module):
-    """A post-norm block: attention, then feed-forward, each with residual and layer norm."""
-
-    options: EncoderOptions
-
-    @nn.compact
-    def __call__(self, x_BxTxD: jax.Array, valid_BxT: jax.Array) -> tuple[jax.Array, None]:
-        """Returns the next states and None, as `nn.scan` wants it."""
-        options, dtype = self.options, DTYPES[self.options.dtype]
-        width, inner = options.width, options.feedforward
-
-        def product(name: str, shape: tuple[int, int], axes: tuple[str, str]) -> Product:
-            return Product("", shape, axes, dtype=dtype, name=name)
-
-        def drop(x: jax.Array) -> jax.Array:
-            return dropout(dropout_key(self, options.dropout), x, options.dropout)
-
-        attended = WindowAttention(
-            width=width,
-            heads=options.heads,
-            window=options.window,
-            dropout_rate=(
-                options.dropout if options.attention_dropout < 0 else options.attention_dropout
-            ),
-            dtype=dtype,
-            name="attention",
-        )(x_BxTxD, valid_BxT)
-        x_BxTxD = x_BxTxD + drop(attended)
-        x_BxTxD = LayerNorm(options.norm_epsilon, dtype, name="attention_norm")(x_BxTxD)
-        u_BxTxF = product("feedforward_in", (width, inner), ("width", "feedforward"))(x_BxTxD)
-        u_BxTxF = gelu(u_BxTxF)
-        y_BxTxD = product("feedforward_out", (inner, width), ("feedforward", "width"))(u_BxTxF)
-        x_BxTxD = x_BxTxD + drop(y_BxTxD)
-        return LayerNorm(options.norm_epsilon, dtype, name="output_norm")(x_BxTxD), None
-
-
-class Embedding(nn.Module):
-    """Token, position and token type tables, summed, normalised and dropped out."""
-
-    options: EncoderOptions
-
-    @nn.compact
-    def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
-        """Returns states [B, T, D]."""
-        options, dtype = self.options, DTYPES[self.options.dtype]
-        normal = nn.initializers.truncated_normal(0.02)
-        rows = -(-options.vocab_size // options.vocab_multiple) * options.vocab_multiple
-        table = weight(self, "word", normal, (rows, options.width), ("vocabulary", None))
-        positions = options.max_positions or options.window + options.position_offset
-        position = weight(self, "position", normal, (positions, options.width), (None, None))
-        index_T = jnp.arange(tokens_BxT.shape[1]) % options.window + options.position_offset
-        x_BxTxD = table[tokens_BxT] + position[index_T][None]
-        if options.token_types:
-            shape = (options.token_types, options.width)
-            x_BxTxD = x_BxTxD + weight(self, "token_type", normal, shape, (None, None))[:1, None]
-        x_BxTxD = LayerNorm(options.norm_epsilon, dtype, name="norm")(x_BxTxD)
-        return dropout(dropout_key(self, options.dropout), x_BxTxD, options.dropout)
+Params = dict[str, Any]
 
 
 class Encoder(nn.Module):
-    """Embedding, convolution where there is one, and the layers."""
+    """Embedding, convolution where there is one, and the layers; see `apply`."""
 
     options: EncoderOptions
+    layout: Layout = WHOLE
 
     @nn.compact
-    def __call__(self, tokens_BxT: jax.Array, valid_BxT: jax.Array) -> jax.Array:
+    def __call__(self, tokens_BxT: jax.Array, segments_BxT: jax.Array) -> jax.Array:
         """Returns states [B, T, D] in the compute dtype; those of padding mean nothing."""
         options = self.options
-        x_BxTxD = Embedding(options, name="embedding")(tokens_BxT)
+        position_BxT = _positions(segments_BxT)
+        x_BxTxD = Embedding(options, name="embedding")(tokens_BxT, position_BxT)
         if options.convolution:
-            x_BxTxD = Convolution(options, name="convolution")(x_BxTxD, valid_BxT)
+            x_BxTxD = Convolution(options, name="convolution")(x_BxTxD, segments_BxT)
+        if options.frozen >= 0:
+            x_BxTxD = jax.lax.stop_gradient(x_BxTxD)
         if options.layers:
-            layer = nn.remat(Layer, prevent_cse=False) if options.remat else Layer
-            layers = nn.scan(
-                layer,
-                length=options.layers,
-                variable_axes={"params": 0},
-                split_rngs={"params": True, "dropout": True},
-                in_axes=nn.broadcast,
-                unroll=options.unroll or (options.layers if options.layers <= 4 else 1),
-                metadata_params={nn.PARTITION_NAME: None},
-            )(options, name="layers")
-            x_BxTxD, _ = layers(x_BxTxD, valid_BxT)
+            x_BxTxD = self._layers(x_BxTxD, segments_BxT, position_BxT)
+        if options.family == "modernbert":
+            x_BxTxD = norm(options, "final_norm")(x_BxTxD)
         return x_BxTxD
+
+    def _layers(
+        self, x_BxTxD: jax.Array, segments_BxT: jax.Array, position_BxT: jax.Array
+    ) -> jax.Array:
+        """The layers, whose parameters lie stacked: their first axis is that of the layers.
+
+        Layers repeat with a period, that of the global ones. Whole periods run as a loop, of which
+        XLA compiles one pass; what stands before and after them runs layer by layer.
+        """
+        options, kinds = self.options, self.options.kinds
+        number, period = options.layers, len(kinds)
+        layers = [Layer(options, sight, self.layout, parent=None) for sight, _ in kinds]
+        head_width = options.width // options.heads
+        rotary = [
+            rotary_tables(position_BxT, head_width, theta) if theta else None for _, theta in kinds
+        ]
+        params = self.param("layers", lambda key: _init_layers(options, key))
+        drops = (options.dropout or options.attention_rate) and self.has_rng("dropout")
+        keys = jax.random.split(self.make_rng("dropout"), number) if drops else None
+
+        def run(x: jax.Array, part: Any, place: int, first: jax.Array | bool) -> jax.Array:
+            params, key = part
+            rngs = None if key is None else {"dropout": key}
+            variables = {"params": params}
+            y: jax.Array = layers[place].apply(  # type: ignore[assignment]
+                variables, x, segments_BxT, rotary[place], first, rngs=rngs
+            )
+            return y
+
+        if options.remat:
+            run = jax.checkpoint(run, prevent_cse=False, static_argnums=2)
+
+        def span(x: jax.Array, stacked: Any, start: int, stop: int) -> jax.Array:
+            """Runs the layers from `start` to `stop`, whose parameters and keys are given."""
+            head = min(stop, -(-start // period) * period)
+            tail = head + (stop - head) // period * period
+
+            def alone(x: jax.Array, indices: range) -> jax.Array:
+                for index in indices:
+                    x = run(x, _at(stacked, index - start), index % period, index == 0)
+                return x
+
+            def whole(x: jax.Array, group: tuple[Any, jax.Array]) -> tuple[jax.Array, None]:
+                part, index = group
+                for place in range(period):
+                    x = run(x, _at(part, place), place, (index == 0) & (place == 0))
+                return x, None
+
+            x = alone(x, range(start, head))
+            if tail > head:
+                groups = jax.tree.map(
+                    lambda leaf: leaf[head - start : tail - start].reshape(
+                        -1, period, *leaf.shape[1:]
+                    ),
+                    stacked,
+                )
+                indices = jnp.arange(head // period, tail // period)
+                unroll = options.unroll or (len(indices) if tail - head <= 4 else 1)
+                x, _ = jax.lax.scan(whole, x, (groups, indices), unroll=unroll)
+            return alone(x, range(tail, stop))
+
+        frozen = max(options.frozen, 0)
+        if frozen:
+            bottom = jax.tree.map(lambda leaf: leaf[:frozen], (jax.lax.stop_gradient(params), keys))
+            x_BxTxD = span(x_BxTxD, bottom, 0, frozen)
+        top = jax.tree.map(lambda leaf: leaf[frozen:], (params, keys))
+        return span(x_BxTxD, top, frozen, number)
+
+
+def _init_layers(options: EncoderOptions, key: jax.Array) -> Any:
+    """Parameters of all layers, stacked, with their logical axes."""
+    layer = Layer(options, Sight(), WHOLE, parent=None)
+    x_1x1xD = jnp.zeros((1, 1, options.width), DTYPES[options.dtype])
+
+    def one(key: jax.Array) -> Any:
+        return layer.init({"params": key}, x_1x1xD, jnp.ones((1, 1), bool), None, False)["params"]
+
+    def stacked(box: Any) -> Any:
+        return box.replace(names=(None, *box.names))
+
+    boxed = jax.vmap(one)(jax.random.split(key, options.layers))
+    return jax.tree.map(stacked, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
+
+
+def _at(stacked: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], stacked)
+
+
+def _positions(segments_BxT: jax.Array) -> jax.Array:
+    """The position of each token in its document, int32 [B or 1, T]."""
+    index_1xT = jnp.arange(segments_BxT.shape[1])[None]
+    if segments_BxT.dtype == jnp.bool_:
+        return index_1xT
+    before_BxT = jnp.pad(segments_BxT[:, :-1], ((0, 0), (1, 0)))
+    starts_BxT = jnp.where(segments_BxT != before_BxT, index_1xT, 0)
+    return index_1xT - jax.lax.cummax(starts_BxT, axis=1)
+
+
+def _init(options: EncoderOptions, rng: jax.Array) -> Any:
+    one = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+    return Encoder(options).init({"params": rng}, *one)["params"]
+
+
+def init(options: EncoderOptions, rng: jax.Array) -> Params:
+    """Makes float32 parameters: a plain nested dict, the group `encoder` of a model."""
+    return nn.meta.unbox(_init(options, rng))
+
+
+def logical_axes(options: EncoderOptions) -> Params:
+    """Returns the parameters' tree with a tuple of logical axis names in place of each array."""
+    return named_axes(lambda rng: _init(options, rng))
+
+
+def apply(
+    options: EncoderOptions,
+    params: Params,
+    tokens_BxT: jax.Array,
+    segments_BxT: jax.Array,
+    *,
+    rng: jax.Array | None = None,
+    layout: Layout = WHOLE,
+) -> jax.Array:
+    """Computes the states of documents.
+
+    Args:
+      options: the encoder.
+      params: as from `init`.
+      tokens_BxT: int32, token ids; what stands at padding does not matter.
+      segments_BxT: bool, false on padding, where each row is one document; or int32, 0 on padding,
+        where rows are packed: tokens with the same number, side by side, are one document. They
+        alone see each other, and positions start anew with each. In bert packed rows are at most a
+        window long.
+      rng: random key of the dropout; None for no dropout.
+      layout: how the arrays lie on the devices.
+
+    Returns:
+      h [B, T, D], in the options' dtype; what stands at padding means nothing.
+
+    Raises:
+      ValueError: packed rows that are longer than bert's window.
+    """
+    packed = segments_BxT.dtype != jnp.bool_
+    if packed and options.family == "bert" and tokens_BxT.shape[1] > options.window:
+        raise ValueError(
+            f"packed rows of {tokens_BxT.shape[1]} tokens: expected at most window = "
+            f"{options.window}"
+        )
+    rngs = None if rng is None else {"dropout": rng}
+    states: jax.Array = Encoder(options, layout).apply(  # type: ignore[assignment]
+        {"params": params}, tokens_BxT, segments_BxT, rngs=rngs
+    )
+    return states
+
+
+def keep_frozen(options: EncoderOptions, before: Params, after: Params) -> Params:
+    """Returns the parameters `after` an update, what is frozen as it was `before`."""
+    if options.frozen < 0:
+        return after
+    kept: Params = {key: before[key] for key in ("embedding", "convolution") if key in before}
+    if options.frozen and options.layers:
+        kept["layers"] = jax.tree.map(
+            lambda old, new: jnp.concatenate([old[: options.frozen], new[options.frozen :]]),
+            before["layers"],
+            after["layers"],
+        )
+    return {**after, **kept}

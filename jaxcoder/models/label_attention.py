@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxcoder.models import chunks
 from jaxcoder.models.layers import MASKED, Product, weight
+from jaxcoder.models.layout import Layout
 
 KINDS = ("laat", "cross")
 
@@ -25,6 +26,8 @@ class HeadOptions:
     """The shape of a label attention head.
 
     Attributes:
+      init: an exported folder whose head is where this one starts, label by label; empty for random
+        weights.
       kind: `laat` or `cross`.
       num_labels: L, the size of the label space.
       width: P, in which labels and tokens are compared; 0 for the encoder's.
@@ -33,6 +36,7 @@ class HeadOptions:
       label_multiple: the label tables are padded to a multiple of it, for a mesh to split them.
     """
 
+    init: str = ""
     kind: str = "laat"
     num_labels: int = 1
     width: int = 0
@@ -76,7 +80,7 @@ class LabelAttention(nn.Module):
         h_BxTxD: jax.Array,
         valid_BxT: jax.Array,
         focus_BxK: jax.Array | None,
-        layout: chunks.Layout,
+        layout: Layout,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Returns the logits, and the log attention of the labels in focus.
 

@@ -1,6 +1,7 @@
 """What encoder and head share: parameters, product with bias, layer norm, GELU, dropout."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,16 @@ def weight(
     boxed = nn.with_partitioning(initializer, tuple(axes))
     array: jax.Array = module.param(name, boxed, tuple(shape), jnp.float32)  # type: ignore[assignment]  # Linen unboxes it
     return array
+
+
+def named_axes(init: Callable[[jax.Array], Any]) -> Any:
+    """Returns the tree of parameters that `init` makes, a tuple of logical axes for each array."""
+    boxed = jax.eval_shape(lambda: init(jax.random.key(0)))
+
+    def names(leaf: Any) -> tuple[str | None, ...]:
+        return tuple(leaf.names)
+
+    return jax.tree.map(names, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
 
 
 def leading(x: jax.Array, ndim: int) -> jax.Array:
@@ -98,18 +109,21 @@ class LayerNorm(nn.Module):
 
     epsilon: float
     dtype: jnp.dtype = jnp.float32
+    biased: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the normalised x, scaled and shifted."""
+        """Returns the normalised x, scaled and, where there is a bias, shifted."""
         width = x.shape[-1]
         scale = weight(self, "scale", nn.initializers.ones, (width,), (None,))
-        bias = weight(self, "bias", nn.initializers.zeros, (width,), (None,))
         x = x.astype(jnp.float32)
         centred = x - jnp.mean(x, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return (y * leading(scale, x.ndim) + leading(bias, x.ndim)).astype(self.dtype)
+        y = centred * jax.lax.rsqrt(variance + self.epsilon) * leading(scale, x.ndim)
+        if self.biased:
+            bias = weight(self, "bias", nn.initializers.zeros, (width,), (None,))
+            y = y + leading(bias, x.ndim)
+        return y.astype(self.dtype)
 
 
 @jax.custom_vjp

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcoder.models.encoder import Encoder, EncoderOptions
+from jaxcoder.models import encoder
+from jaxcoder.models.encoder import EncoderOptions
 
 OPTIONS = EncoderOptions(
     vocab_size=50, width=16, layers=2, heads=2, feedforward=32, window=4, dropout=0.0
@@ -16,24 +17,20 @@ OPTIONS = EncoderOptions(
 
 @functools.cache
 def variables(options, seed=0):
-    shapes = jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool)
-    params = Encoder(options).init(jax.random.key(seed), *shapes)["params"]
-    params = jax.tree.map(lambda leaf: leaf.value, params, is_leaf=lambda x: hasattr(x, "value"))
+    params = encoder.init(options, jax.random.key(seed))
     # Larger than at the start, biases and norms too, so that every part shows in the result.
     keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
-    return {
-        "params": jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), params)
-    }
+    return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def apply(options, params, tokens, valid, rngs):
-    return Encoder(options).apply(params, tokens, valid, rngs=rngs)
+def apply(options, params, tokens, segments, rng):
+    return encoder.apply(options, params, tokens, segments, rng=rng)
 
 
-def states(options, params, tokens, lengths, rngs=None):
+def states(options, params, tokens, lengths, rng=None):
     valid = np.arange(tokens.shape[1])[None] < np.asarray(lengths)[:, None]
-    return apply(options, params, tokens, valid, rngs)
+    return apply(options, params, tokens, valid, rng)
 
 
 def tokens(seed, *shape):
@@ -42,7 +39,7 @@ def tokens(seed, *shape):
 
 def bert_by_hand(options, params, ids):
     """One window of BERT in NumPy, in the layout of its PyTorch weights: [outputs, inputs]."""
-    tree = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
+    tree = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
     def norm(x, weights):
         mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
@@ -106,11 +103,11 @@ def test_a_window_sees_itself_and_the_convolution_its_margin(convolution, reach)
     params = variables(options)
 
     def seen(table):
-        embedding = {**params["params"]["embedding"], "word": table}
-        changed = {"params": {**params["params"], "embedding": embedding}}
+        embedding = {**params["embedding"], "word": table}
+        changed = {**params, "embedding": embedding}
         return jnp.sum(states(options, changed, np.arange(12)[None], [12])[0, 4:8] ** 3)
 
-    table = params["params"]["embedding"]["word"]
+    table = params["embedding"]["word"]
     gradient = np.asarray(jax.grad(seen)(table))
     sees = np.flatnonzero(np.abs(gradient).sum(-1) > 0)
     assert list(sees) == list(range(4 - reach, 8 + reach))
@@ -136,8 +133,7 @@ def test_remat_and_loop_change_nothing(change):
 
     def gradient(options):
         def total(params):
-            rngs = {"dropout": jax.random.key(3)}
-            return jnp.sum(states(options, params, ids, [10, 7], rngs=rngs) ** 2)
+            return jnp.sum(states(options, params, ids, [10, 7], jax.random.key(3)) ** 2)
 
         return jax.grad(total)(params)
 
@@ -152,8 +148,7 @@ def test_dropout_differs_by_layer_and_by_key():
     options = dataclasses.replace(OPTIONS, dropout=0.5)
     params, ids = variables(options), tokens(0, 1, 4)
     one, same, other = (
-        states(options, params, ids, [4], rngs={"dropout": jax.random.key(seed)})
-        for seed in (0, 0, 1)
+        states(options, params, ids, [4], jax.random.key(seed)) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 0.1
@@ -169,13 +164,13 @@ def test_bfloat16_is_near_float32():
 
 
 def test_tables_are_padded_for_the_mesh():
-    assert variables(OPTIONS)["params"]["embedding"]["word"].shape == (56, 16)
+    assert variables(OPTIONS)["embedding"]["word"].shape == (56, 16)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "gpt"}, "family = 'gpt': expected one of bert"),
+        ({"family": "gpt"}, "family = 'gpt': expected one of bert, modernbert"),
         ({"heads": 3}, "heads = 3: expected a divisor of width = 16"),
         ({"dropout": 1.0}, r"dropout = 1.0: expected a share in \[0, 1\)"),
         ({"convolution": 2}, "convolution = 2: expected an odd width, or 0"),

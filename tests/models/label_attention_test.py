@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxcoder.models import chunks
-from jaxcoder.models.chunks import WHOLE, Layout
 from jaxcoder.models.label_attention import HeadOptions, LabelAttention
+from jaxcoder.models.layout import WHOLE, Layout
 
 B, T, D, P, L = 3, 7, 12, 8, 21
 LENGTHS = np.array([7, 4, 1])
