@@ -88,7 +88,8 @@ def make_label_space(
     if not counts:
         raise UserError(
             "the training split has no codes to learn from; check the relation codes of the source "
-            "with `jaxcoder records --check`, or pretrain on it (config.tokens.labels.enabled=False)"
+            "with `jaxcoder records --check`; records to pretrain on need none: "
+            "config.tokens.labels.enabled=False"
         )
     if not len(space):
         most = max(counts.values(), default=0)
