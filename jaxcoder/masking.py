@@ -103,7 +103,9 @@ def mask(
     ordinary_O = jnp.asarray(np.flatnonzero(~vocabulary.special), jnp.int32)
     slots = options.slots(tokens_BxT.shape[1])
 
-    def of_row(row: jax.Array, tokens_T: jax.Array, special_T: jax.Array, word_T: jax.Array) -> Masked:
+    def of_row(
+        row: jax.Array, tokens_T: jax.Array, special_T: jax.Array, word_T: jax.Array
+    ) -> Masked:
         order_key, kind_key, other_key = jax.random.split(jax.random.fold_in(key, row), 3)
         score_T = jax.random.uniform(order_key, tokens_T.shape)[word_T]
         order_T = jnp.argsort(jnp.where(special_T, 2.0, score_T), stable=True)

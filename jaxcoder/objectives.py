@@ -40,7 +40,7 @@ class Objective(Protocol):
         """The parameters `after` an update, what is frozen as it was `before`."""
 
     def loss(self, params: Params, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The loss of a batch of training, and float32 scalars, `documents` and `tokens` among them."""
+        """The loss of a batch, and float32 scalars, `documents` and `tokens` among them."""
 
     def evaluate(self, params: Params, batch: Batch) -> dict[str, jax.Array]:
         """What evaluation wants to know of a batch, each array with its rows."""

@@ -56,7 +56,8 @@ class Pieces(NamedTuple):
     length: np.ndarray
 
 
-class Rows(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
     """Which pieces stand in which row.
 
     Attributes:

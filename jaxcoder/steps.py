@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -62,6 +62,26 @@ def evaluation_params(state: TrainState, options: optim.OptimOptions) -> Any:
         state.ema,
         state.params,
     )
+
+
+def to_items(state: TrainState, name: str, params: Any) -> dict[str, Any]:
+    """The items of a checkpoint: the model that evaluation has, and the rest of the state.
+
+    Where evaluation has a moving average, training's own parameters belong to the rest.
+
+    Args:
+      state: of training.
+      name: of the item that holds the model, such as `coder`.
+      params: as from `evaluation_params`.
+    """
+    rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state, "ema": state.ema}
+    training = rest if state.ema is None else rest | {"params": state.params}
+    return {name: params, "training": training}
+
+
+def from_items(items: Mapping[str, Any], name: str) -> TrainState:
+    """The inverse of `to_items`."""
+    return TrainState(**{"params": items[name], **items["training"]})
 
 
 def train_step(

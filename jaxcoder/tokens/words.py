@@ -48,9 +48,11 @@ def vocabulary(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> Vocabul
     if begins_word := _test(parts):
         begins = np.zeros(size, bool)
         begins[[number for token, number in numbers.items() if begins_word(token)]] = True
-    mask = config.get("mask_token") or next((each for each in _MASKS if each in numbers), "")
-    mask = mask.get("content") if isinstance(mask, dict) else mask
-    return Vocabulary(begins, special, numbers.get(mask, -1))
+    named = config.get("mask_token") or ""
+    masks = (str(named["content"] if isinstance(named, dict) else named), *_MASKS)
+    return Vocabulary(
+        begins, special, next((numbers[each] for each in masks if each in numbers), -1)
+    )
 
 
 def check(vocabulary: Vocabulary, whole_word: bool) -> None:
