@@ -16,7 +16,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 ORDER = (
     *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry"),
     *("records", "tokens", "buckets", "batch_plan", "batches", "sharding"),
-    *("models", "losses", "optim", "steps", "fusion"),
+    *("models", "losses", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained"),
     *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
     *("contact_lines", "predict", "train_log", "train"),
