@@ -4,9 +4,11 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-from jaxcoder.records.contact_json import SECTIONS, contact_of
+from jaxcoder.records.contact_json import contact_of
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Contact
+
+SECTIONS = ("notes", "medications", "labs")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 
 from jaxcoder.records.schema import SEXES, Contact, Lab, Medication, Note
 
-SECTIONS = ("notes", "medications", "labs")
 # Codes are what is predicted; an object that has them all the same is no mistake.
 _SCALARS = ("contact_id", "patient_id", "start", "end", "specialty", "age", "sex")
-_KEYS = (*_SCALARS, *SECTIONS, "text", "codes")
+_KEYS = (*_SCALARS, "notes", "medications", "labs", "text", "codes")
 
 NO_TIME = "no time such as 2024-01-31 08:00 (emptied)"
 NO_NUMBER = "no number such as 3.5 (emptied)"
