@@ -105,7 +105,8 @@ def bundle(names: Sequence[str], root: str) -> str:
     for module in modules:
         kept = [each.source for each in module.statements if each.defines & needed]
         if kept:
-            parts += ["\n" if len(parts) > 1 else "", _banner(module.title), "", *kept]
+            kept[0] = kept[0].lstrip("\n")
+            parts += [*["\n"] * (len(parts) > 1), _banner(module.title), "\n", *kept]
     return "\n".join(parts) + "\n"
 
 
