@@ -5,8 +5,6 @@ import math
 import time
 from collections.abc import Mapping
 
-from tensorboardX import SummaryWriter
-
 from jaxcoder.whole_file import write_bytes
 from jaxcoder.workdir import Workdir
 
@@ -21,6 +19,8 @@ class TrainLog:
           workdir: of the run.
           step: of the checkpoint that the run goes on from; 0 for a new run.
         """
+        from tensorboardX import SummaryWriter  # it imports torch, seconds long, where there is one
+
         path = workdir.train_metrics
         kept = []
         if path.exists():
