@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -37,6 +37,12 @@ def define(defaults: type | None = None) -> None:
     flags.DEFINE_flag(_ConfigFlag(defaults))
 
 
+def given() -> frozenset[str]:
+    """Dotted keys, such as `model.encoder.width`, that file or command line set: no defaults."""
+    flag = flags.FLAGS["config"]
+    return flag.in_file | config_flags.get_override_values(flag).keys()  # type: ignore[attr-defined]
+
+
 def read(arguments: Sequence[str], see: str) -> list[str]:
     """Reads the file that `--config` names, and makes its keys known to absl as flags.
 
@@ -66,13 +72,15 @@ def read(arguments: Sequence[str], see: str) -> list[str]:
             f"--config is missing: expected an experiment such as configs/demo.py; {see}"
         )
     defaults = flags.FLAGS["config"].defaults  # type: ignore[attr-defined]
-    config = load(path, defaults)
+    values = _call(path)
+    config = _complete(values, defaults)
     for word in kept:
         override = re.match(r"--?(?:no(?=config\.))?config\.([^=]+)", word)
         if override:
             _check_key(config, override[1], defaults)
     delattr(flags.FLAGS, "config")
     config_flags.DEFINE_config_dict("config", config, sys_argv=["", *kept])
+    flags.FLAGS["config"].in_file = frozenset(_leaves(values))  # type: ignore[attr-defined]
     return kept
 
 
@@ -86,6 +94,23 @@ def load(path: str, defaults: type | None = None) -> config_dict.ConfigDict:
     Raises:
       UserError: there is no such file, it has no `get_config`, or it fails: with its line.
     """
+    return _complete(_call(path), defaults)
+
+
+def _complete(values: Mapping[str, Any], defaults: type | None) -> config_dict.ConfigDict:
+    return config_dict.ConfigDict(_settable(_over(defaults(), values) if defaults else values))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def _call(path: str) -> Mapping[str, Any]:
+    """What `get_config` of a config file returns."""
     file, _, argument = path.partition(":")
     here = f"--config {path}"
     if not os.path.isfile(file):
@@ -109,7 +134,7 @@ def load(path: str, defaults: type | None = None) -> config_dict.ConfigDict:
     if not isinstance(config, Mapping):
         kind = type(config).__name__
         raise UserError(f"{here}: get_config returned {kind}; expected a ConfigDict or dict")
-    return config_dict.ConfigDict(_settable(_over(defaults(), config) if defaults else config))
+    return config
 
 
 def _over(instance: Any, values: Mapping[str, Any]) -> dict[str, Any]:

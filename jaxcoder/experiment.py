@@ -135,8 +135,14 @@ def load(path: epath.PathLike) -> Experiment:
 def fitted_model(
     options: Experiment, vocab_size: int, pad_id: int, num_labels: int
 ) -> CoderOptions:
-    """The config's model with the sizes that the tokenizer and the label space decide."""
-    encoder = dataclasses.replace(options.model.encoder, vocab_size=vocab_size, pad_id=pad_id)
+    """The config's model with the sizes that tokenizer and label space decide.
+
+    Where the encoder starts from a checkpoint, the rows of its word table are the checkpoint's, and
+    may be some more than the tokenizer has tokens: see `start.resolved`.
+    """
+    encoder = options.model.encoder
+    if not encoder.init:
+        encoder = dataclasses.replace(encoder, vocab_size=vocab_size, pad_id=pad_id)
     head = dataclasses.replace(options.model.head, num_labels=num_labels)
     return CoderOptions(encoder, head)
 

@@ -21,9 +21,10 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags, logging
+from etils import epath
 from tqdm import tqdm
 
-from jaxcoder import batches, entry, evaluate, experiment, sharding, steps
+from jaxcoder import batches, config_flag, entry, evaluate, experiment, sharding, start, steps
 from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.checkpoint import Checkpoints, Progress
@@ -57,15 +58,21 @@ def main() -> None:
 
 def _train(exits: contextlib.ExitStack) -> None:
     """The run. The order in the loop is a contract: batch, step, log, evaluate, save."""
-    config = flags.FLAGS.config.to_dict()
-    options = experiment.read(config)
     workdir = Workdir(flags.FLAGS.workdir)
+    kept = workdir.read_config() if workdir.begun else None
+    config = start.resolved(flags.FLAGS.config.to_dict(), config_flag.given(), kept)
+    options = experiment.read(config)
     lead = jax.process_index() == 0
     started = time.monotonic()
 
     ################################# Data #################################
 
-    data = prepare(options)
+    tokenizer = options.tokens.tokenizer.path
+    if kept and tokenizer and not epath.Path(tokenizer).exists():
+        logging.info("%s is gone; going on with the token records of this run", tokenizer)
+        data = workdir.open_tokens(options.data_dir)
+    else:
+        data = prepare(options)
     plan = batches.TrainingPlan(data, options.batches, options.seed)
     if lead and (plan.slots.labels_dropped or plan.slots.evidence_dropped):
         logging.info(
@@ -123,6 +130,9 @@ def _train(exits: contextlib.ExitStack) -> None:
     last = checkpoints.step("last")
     if last is None:
         state = jitted.init(options.seed)
+        where, say = jitted.state_shapes.params, logging.info if lead else logging.debug
+        params = start.initialised(state.params, where, model, data.label_space, say)
+        state = dataclasses.replace(state, params=params)
     else:
         shapes = _items(jitted.state_shapes, jitted.state_shapes.params)
         progress, items = checkpoints.restore(last, shapes, progress.label_space)

@@ -67,6 +67,11 @@ class Workdir:
         folder = self.path / "eval" / split
         return folder / f"baseline_{baseline}" if baseline else folder
 
+    @property
+    def begun(self) -> bool:
+        """Whether it holds a run with checkpoints, which goes on."""
+        return self.checkpoints.exists() and any(self.checkpoints.iterdir())
+
     def check(self, config: Mapping[str, Any], data: TokenData) -> list[str]:
         """Checks that a run that has checkpoints can go on; writes nothing.
 
@@ -81,15 +86,14 @@ class Workdir:
           UserError: its checkpoints were made with another label space, another tokenizer, or
             another `model` or `tokens.serialise` in the config.
         """
-        if not self.checkpoints.exists() or not any(self.checkpoints.iterdir()):
+        if not self.begun:
             return []
-        config = json.loads(json.dumps(config))
         self._check_same(config, data)
         before, now = self._read_tokens(), _tokens(config, data)
         other = [f"the token records: were {before}, now {now}"] if before != now else []
         return other + [
             f"{key}: was {old!r}, now {new!r}"
-            for key, old, new in changes(self._read_config(), config, "config")
+            for key, old, new in changes(_whole(self.read_config()), _whole(config), "config")
         ]
 
     def lock(self) -> IO[bytes] | None:
@@ -130,9 +134,9 @@ class Workdir:
 
     def _tuned_for(self, config: Mapping[str, Any], tokens: str) -> bool:
         """Whether what was tuned here was tuned with these checkpoints, records and options."""
-        if not self.checkpoints.exists() or not any(self.checkpoints.iterdir()):
+        if not self.begun:
             return False
-        before = self._read_config().get("fusion", {})
+        before = self.read_config().get("fusion", {})
         return before == config.get("fusion", {}) and self._read_tokens() == tokens
 
     def _check_same(self, config: Mapping[str, Any], data: TokenData) -> None:
@@ -150,13 +154,11 @@ class Workdir:
                     f"{kept}: is not the tokenizer that the data now have; "
                     "restore the records that this run was trained on, or train in a new workdir"
                 )
-        before = self._read_config()
+        before, config = _whole(self.read_config()), _whole(config)
         different = [
-            *changes(before.get("model", {}), config.get("model", {}), "model"),
+            *changes(before["model"], config["model"], "model"),
             *changes(
-                before.get("tokens", {}).get("serialise", {}),
-                config.get("tokens", {}).get("serialise", {}),
-                "tokens.serialise",
+                before["tokens"]["serialise"], config["tokens"]["serialise"], "tokens.serialise"
             ),
         ]
         for key, old, new in different:
@@ -165,7 +167,12 @@ class Workdir:
                 "set it back, or train in a new workdir"
             )
 
-    def _read_config(self) -> dict[str, Any]:
+    def read_config(self) -> dict[str, Any]:
+        """Reads `config.json` as it is written.
+
+        Raises:
+          UserError: as `read_experiment`.
+        """
         self.read_experiment()  # which says what is wrong with the file
         content: dict[str, Any] = json.loads(self.config.read_text())
         return content
@@ -251,6 +258,12 @@ class Workdir:
             raise UserError(
                 f"{self.threshold}: not a threshold; delete it and run `jaxcoder evaluate` again"
             ) from None
+
+
+def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the defaults of what it leaves out, as it does where an option is newer."""
+    content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(experiment.read(config))))
+    return content
 
 
 def _tokens(config: Mapping[str, Any], data: TokenData) -> str:

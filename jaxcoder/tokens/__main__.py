@@ -4,18 +4,21 @@ r"""From contact records to token records.
     jaxcoder tokens --config configs/codiesp.py:language=en --data_dir data \
         --config.tokens.tokenizer.vocab_size=16000
 
-The config's groups `records` and `tokens` say which contacts and how; what else it holds is not
-read. Contact records that are not there yet are built first. Records, label space, tokenizer and
-tokens_report.json go to DATA_DIR/token_records/NAME-HASH/VERSION, where the hash is that of
-everything that decides them: another choice of options never overwrites them.
+The config's groups `records` and `tokens` say which contacts and how; of the rest only
+`model.encoder.init` is read, for its tokenizer. Contact records that are not there yet are built
+first. Records, label space, tokenizer and tokens_report.json go to
+DATA_DIR/token_records/NAME-HASH/VERSION, where the hash is that of everything that decides them:
+another choice of options never overwrites them.
 """
 
 import dataclasses
 import signal
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 
-from jaxcoder import entry
+from jaxcoder import entry, hub
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records import runner
 from jaxcoder.records.builder import RecordsOptions
@@ -50,6 +53,7 @@ def main() -> None:
     config = flags.FLAGS.config.to_dict()
     known = {field.name for field in dataclasses.fields(_Groups)}
     groups = build(_Groups, {key: config[key] for key in known & config.keys()}, "config")
+    groups = _with_tokenizer(groups, config)
     data_dir = flags.FLAGS.data_dir or groups.data_dir
     run = runner.open_runner(
         flags.FLAGS.runner, flags.FLAGS.jobs, flags.FLAGS.beam_option, data_dir
@@ -60,6 +64,17 @@ def main() -> None:
     data = builder.build(contacts, data_dir, groups.tokens, rebuild=flags.FLAGS.rebuild, runner=run)
     print(table(data.report))
     print(f"Token records {data.path}")
+
+
+def _with_tokenizer(groups: _Groups, config: Mapping[str, Any]) -> _Groups:
+    """As training has it: an encoder that starts from a checkpoint brings its tokenizer."""
+    name = config.get("model", {}).get("encoder", {}).get("init", "")
+    if not name or groups.tokens.tokenizer.path:
+        return groups
+    tokenizer = dataclasses.replace(groups.tokens.tokenizer, path=str(hub.folder(name)))
+    return dataclasses.replace(
+        groups, tokens=dataclasses.replace(groups.tokens, tokenizer=tokenizer)
+    )
 
 
 if __name__ == "__main__":
