@@ -17,11 +17,11 @@ ORDER = (
     *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry", "hub"),
     *("records", "tokens", "buckets", "batch_plan", "batches", "packing", "packed_batches"),
     *("sharding", "models", "weight_names", "weights", "architectures", "pretrained"),
-    *("losses", "masking", "objectives", "optim", "steps", "fusion"),
+    *("losses", "masking", "objectives", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
     *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
     *("contact_lines", "predict", "train_log", "train", "pretrain"),
-    *("bench", "cli"),
+    *("export", "bench", "cli"),
 )
 
 # What may stand on a bare accelerator image, and what such an image has.
