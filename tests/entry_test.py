@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from absl import flags
 
-from jaxcoder import entry, settings
+from jaxcoder import config_flag, entry, settings
 from jaxcoder.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -82,6 +82,14 @@ def test_defaults_under_the_file_under_the_command_line(config):
     recipe, others = launch("--config", config, "--workdir=w", "--config.seed=5")
     assert recipe == Recipe(5, Group(rate=3.0, lengths=(1, 2), options={"language": "es"}))
     assert others == {"workdir": "w", "top": 15, "force": False}
+
+
+def test_what_is_given_is_told_from_defaults_even_if_it_is_the_same(config):
+    given: set[str] = set()
+    arguments = ["--config", config, "--workdir=w", f"--config.group.size={Group.size}"]
+    entry.launch(define_flags, lambda: given.update(config_flag.given()), "Usage.", arguments)
+    keys = ("seed", "group.rate", "group.lengths", "group.options.language", "group.size")
+    assert given == set(keys)
 
 
 def test_the_argument_of_a_config(config):

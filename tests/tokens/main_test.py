@@ -3,6 +3,7 @@ import pytest
 from jaxcoder import entry
 from jaxcoder.tokens import __main__ as command
 from jaxcoder.tokens.builder import open_tokens
+from jaxcoder.tokens.tokenizer import TokenizerOptions, train_tokenizer
 
 CONFIG = """
 def get_config(arg=""):
@@ -51,6 +52,17 @@ def test_builds_what_is_missing_and_prints_the_report(config, tmp_path, capsys):
     assert lines[-2].startswith("3 labels, vocabulary of ")
     run("--config", config, "--data_dir", data_dir, "--config.tokens.labels.min_count=2")
     assert "Reusing token records" in capsys.readouterr().out
+
+
+def test_an_encoder_from_a_checkpoint_brings_its_tokenizer(config, tmp_path, capsys):
+    """As in training, which otherwise would not find these records."""
+    published = train_tokenizer(["finding seen " * 9], TokenizerOptions(vocab_size=270))
+    published.save(tmp_path / "encoder")
+    model = f'"model": {{"encoder": {{"init": {str(tmp_path / "encoder")!r}}}}}, "train"'
+    config.write_text(config.read_text().replace('"train"', model))
+    run("--config", config, "--data_dir", tmp_path / "data")
+    data = open_tokens(capsys.readouterr().out.splitlines()[-1].removeprefix("Token records "))
+    assert data.tokenizer.vocab_size == published.vocab_size
 
 
 @pytest.mark.parametrize(
