@@ -14,7 +14,7 @@ the same run; and no fewer bytes than query, key, value, result and the gradient
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -134,7 +134,7 @@ def _step(way: Callable[..., jax.Array], parts: tuple[jax.Array, ...]) -> jax.st
 
 
 def _alternate(
-    runs: dict[str, Callable[[], Any]], repeats: int
+    runs: Mapping[str, Callable[[], Any]], repeats: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Smallest seconds and last result of each; the first run of each is a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
