@@ -6,9 +6,9 @@ r"""Pretrains an encoder on text alone: masked language modelling.
         --config.records.source_dir=final_dataset_v4_to_publish \
         --config.model.encoder.init=runs/spanish/encoder
 
-Contacts need no codes. Tokens are hidden, and the encoder learns to name them from what stands around
-them in the same document; documents are packed side by side in full rows. With
---config.model.encoder.init=FOLDER it goes on from an encoder that has been published or pretrained.
+Contacts need no codes. Tokens are hidden, and the encoder learns to name them from what stands
+around them in the same document; documents are packed side by side in full rows. With
+--config.model.encoder.init=FOLDER it goes on from an encoder, published or pretrained.
 
 WORKDIR/encoder is the best encoder so far, by its loss on held-out text: a folder of Hugging Face
 with weights, config and tokenizer, which config.model.encoder.init of `jaxcoder train` takes. A run
@@ -99,7 +99,7 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
     if lead:
         for what, packed in (("to train on", rows), (f"of {packing.held_out}", judged)):
             logging.info(
-                "%s: %d documents (%d without text left out), %d tokens in %d batches of %d rows of %d",
+                "%s: %d documents (%d without text left out), %d tokens, %d batches of %d rows of %d",
                 *(what, packed.documents, packed.without_text, packed.tokens),
                 *(packed.steps_per_epoch, packing.rows, length),
             )
