@@ -15,8 +15,20 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 # The way of the data: a module imports from its own package, or from names before its own.
 ORDER = (
     *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry", "hub"),
-    *("records", "tokens", "buckets", "batch_plan", "batches", "packing", "packed_batches", "masking", "sharding"),
-    *("models", "weight_names", "weights", "architectures", "pretrained", "losses", "objectives", "optim", "steps", "fusion"),
+    *("records", "tokens", "buckets", "batch_plan", "batches", "packing", "masking", "sharding"),
+    *(
+        "models",
+        "packed_batches",
+        "weight_names",
+        "weights",
+        "architectures",
+        "pretrained",
+        "losses",
+        "objectives",
+        "optim",
+        "steps",
+        "fusion",
+    ),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
     *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
     *("contact_lines", "predict", "train_log", "train", "pretrain"),
