@@ -1,27 +1,14 @@
 """Contacts as lines of JSON: what `predict` reads."""
 
 import dataclasses
-import datetime
-import difflib
-import functools
 import json
-import math
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
+from jaxcoder.records.contact_json import contact_of
 from jaxcoder.records.findings import Findings
-from jaxcoder.records.schema import SEXES, Contact, Lab, Medication, Note
-from jaxcoder.records.sources.columns import EMPTIED, NUMBER, TIME
+from jaxcoder.records.schema import Contact
 
 SECTIONS = ("notes", "medications", "labs")
-# Codes are what is predicted; a line that has them all the same is no mistake.
-_SCALARS = ("contact_id", "patient_id", "start", "end", "specialty", "age", "sex")
-_KEYS = (*_SCALARS, *SECTIONS, "text", "codes")
-
-Row = TypeVar("Row", Note, Medication, Lab)
-Finding = Callable[[str], None]
-"""Counts what is wrong with a value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,21 +48,15 @@ def parse(
     sections: Sequence[str] = SECTIONS,
     dropped: Findings | None = None,
 ) -> Contact:
-    """Reads a contact from JSON.
+    """Reads a contact from JSON, as `contact_of` does.
 
     Args:
-      line: an object with `contact_id`, and `notes` (objects with `text`, `kind`, `time`) or
-        `text`, `medications`, `labs` (objects with the columns of the source relations), if known
-        `patient_id`, `start`, `end`, `specialty`, `age`, `sex`. Null is absent; others are ignored.
+      line: an object.
       sections: what the coder reads.
       dropped: as in `read`.
 
-    Returns:
-      The contact, its rows in time order, without codes; empty notes and rows are left out.
-
     Raises:
-      ValueError: not JSON, a missing id, a value of another type, or nothing to code. The message
-        holds keys and types, and no text of the contact.
+      ValueError: not JSON, or what `contact_of` raises.
     """
     try:
         value = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
@@ -85,135 +66,4 @@ def parse(
         raise ValueError(f"not JSON at column {error.colno} ({error.msg})") from None
     except RecursionError:
         raise ValueError("not a contact: nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"a JSON {_kind(value)}: expected an object with contact_id and notes or text"
-        )
-    contact_id = value.get("contact_id")
-    if isinstance(contact_id, int) and not isinstance(contact_id, bool):
-        contact_id = str(contact_id)
-    if not isinstance(contact_id, str) or not contact_id:
-        raise ValueError("contact_id is missing: expected text that names the contact")
-    dropped = Findings() if dropped is None else dropped
-    findings = functools.partial(dropped.add, contact_id=contact_id)
-    _count_unknown(value, _KEYS, "", findings)
-    if value.get("text") is not None and value.get("notes") is not None:
-        raise ValueError("has both text and notes: expected one of them")
-    sex = _text(value.get("sex"), "sex").strip().upper()
-    if sex not in SEXES:
-        findings("sex: not F, M or U (set to U)")
-    age = _number(value.get("age"), "age", findings)
-    if age is not None and not 0 <= age <= 130:
-        findings("age: outside 0-130 years (emptied)")
-        age = None
-    notes = _rows(Note, value, "notes", findings)
-    if value.get("text") is not None:
-        notes = (Note(text=_text(value["text"], "text")),)
-    contact = Contact(
-        contact_id=contact_id,
-        patient_id=_text(value.get("patient_id"), "patient_id"),
-        start=_time(value.get("start"), "start", "start", findings),
-        end=_time(value.get("end"), "end", "end", findings),
-        specialty=_text(value.get("specialty"), "specialty"),
-        age=age,
-        sex=SEXES.get(sex, "U"),
-        notes=tuple(note for note in notes if note.text.strip()),
-        medications=_rows(Medication, value, "medications", findings),
-        labs=_rows(Lab, value, "labs", findings),
-    )
-    if not any(getattr(contact, section) for section in sections):
-        raise ValueError(f"nothing to code: expected {', '.join(sections)} that are not empty")
-    return contact
-
-
-def _count_unknown(
-    value: Mapping[str, Any], known: Collection[str], where: str, findings: Finding
-) -> None:
-    """Counts the keys that nobody reads; a key that is no plain name is not shown."""
-    for key in value.keys() - set(known):
-        plain = re.fullmatch(r"[A-Za-z_][\w.-]{0,29}", key, re.ASCII)
-        near = difflib.get_close_matches(key.lower(), known, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        findings(f"{where}{key if plain else '(no plain name)'}: unknown key (ignored){meant}")
-
-
-def _rows(row: type[Row], value: Mapping[str, Any], key: str, findings: Finding) -> tuple[Row, ...]:
-    cells = value.get(key)
-    if cells is None:
-        return ()
-    if not isinstance(cells, list):
-        raise ValueError(f"{key} is a JSON {_kind(cells)}: expected a list of objects")
-    rows = []
-    for number, cell in enumerate(cells):
-        where = f"{key}[{number}]"
-        if not isinstance(cell, dict):
-            raise ValueError(f"{where} is a JSON {_kind(cell)}: expected an object")
-        names = [field.name for field in dataclasses.fields(row)]
-        _count_unknown(cell, names, f"{key}.", findings)
-        read_cell: dict[str, Any] = {}
-        for name in (name for name in names if cell.get(name) is not None):
-            if name == "time":
-                read_cell[name] = _time(cell[name], f"{where}.time", f"{key}.time", findings)
-            elif name in ("low", "high"):
-                read_cell[name] = _number(cell[name], f"{key}.{name}", findings)
-            else:
-                read_cell[name] = _text(cell[name], f"{where}.{name}")
-        if row is Note and "text" not in read_cell:
-            raise ValueError(f"{where}.text is missing")
-        if read_cell.get("flag"):
-            flag = str(read_cell["flag"]).upper()
-            if flag not in ("L", "H", "A"):
-                findings("labs.flag: not L, H or A (emptied)")
-                flag = ""
-            read_cell["flag"] = flag
-        if any(value for name, value in read_cell.items() if name != "time"):
-            rows.append(row(**read_cell))
-    # Rows without a time last, as in contact records.
-    return tuple(sorted(rows, key=lambda each: (not each.time, each.time)))
-
-
-def _text(value: Any, key: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError(f"{key} holds half a surrogate pair: not a character")
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and not key.endswith("text"):
-        return str(value)  # ids, doses and results are often numbers
-    raise ValueError(f"{key} is a JSON {_kind(value)}: expected text")
-
-
-def _time(value: Any, where: str, key: str, findings: Finding) -> str:
-    """A time as contact records have it: to the second, in UTC where a zone is given."""
-    text = _text(value, where).strip()
-    if not text:
-        return ""
-    try:
-        time = datetime.datetime.fromisoformat(text)
-        if time.tzinfo is not None:
-            time = time.astimezone(datetime.UTC).replace(tzinfo=None)
-        return time.isoformat(timespec="seconds")
-    except (ValueError, OverflowError):
-        findings(f"{key}: {EMPTIED[TIME]}")
-        return ""
-
-
-def _number(value: Any, key: str, findings: Finding) -> float | None:
-    if value is None or value == "":
-        return None
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        if isinstance(value, str) and re.fullmatch(r" *[+-]?\d+,(\d{1,2}|\d{4,}) *", value):
-            value = value.replace(",", ".")  # as tables have it
-        number = float(value)
-        return number if math.isfinite(number) else None  # NaN is how pandas writes an absent one
-    except (TypeError, ValueError, OverflowError):
-        findings(f"{key}: {EMPTIED[NUMBER]}")
-        return None
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
-    return kinds.get(type(value), "number")
+    return contact_of(value, sections, (Findings() if dropped is None else dropped).add)

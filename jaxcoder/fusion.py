@@ -1,20 +1,21 @@
 """Fusion: what the network and the evidence lexicon say of a label, as one probability.
 
-    the lexicon finds the label, with score s:   logit = a z + b log(s) + c s + d
-    it does not:                                 logit = a' z + d'
-
-z is the network's logit. Both lines are logistic regressions, fitted on the validation split when
-training is done. On the training split they would trust the network too much: it knows that by
-heart. Small data gain: see configs/codiesp.py.
+The two lines of the formula, `fusion_weights.fused`, are logistic regressions, fitted on the
+validation split when training is done. On the training split they would trust the network too much:
+it knows that by heart. Small data gain: see configs/codiesp.py.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcoder.tokens.evidence_lexicon import EvidenceLexiconOptions
+from jaxcoder.fusion_weights import Weights, fused
+from jaxcoder.tokens.evidence_scores import EvidenceLexiconOptions
+
+__all__ = ["FusionOptions", "Sample", "Weights", "fuse"]
 
 # Keeps the weights finite where network or lexicon tell all labels apart.
 _RIDGE = 1e-3
@@ -44,31 +45,7 @@ class FusionOptions:
                 raise ValueError(f"{key} = {getattr(self, key)}: expected at least 1")
 
 
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """The two lines.
-
-    Attributes:
-      found: of z, log(s), s and 1.
-      other: of z and 1.
-    """
-
-    found: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0)
-    other: tuple[float, ...] = (1.0, 0.0)
-
-    def __post_init__(self) -> None:
-        if (len(self.found), len(self.other)) != (4, 2):
-            raise ValueError("found, other: expected 4 and 2 weights")
-
-
-@jax.jit
-def _fused(
-    logits_BxL: jax.Array, scores_BxL: jax.Array, found: jax.Array, other: jax.Array
-) -> jax.Array:
-    is_found_BxL = scores_BxL > 0
-    log_BxL = jnp.log(jnp.where(is_found_BxL, scores_BxL, 1.0))
-    found_BxL = found[0] * logits_BxL + found[1] * log_BxL + found[2] * scores_BxL + found[3]
-    return jnp.where(is_found_BxL, found_BxL, other[0] * logits_BxL + other[1])
+_fused = jax.jit(functools.partial(fused, jnp))
 
 
 def fuse(logits_BxL: jax.Array, scores_BxL: jax.Array, weights: Weights) -> jax.Array:
@@ -80,7 +57,8 @@ def fuse(logits_BxL: jax.Array, scores_BxL: jax.Array, weights: Weights) -> jax.
       weights: as from `Sample.fit`.
     """
     lines = (np.array(line, np.float32) for line in (weights.found, weights.other))
-    return _fused(logits_BxL, scores_BxL, *map(jax.device_put, lines))
+    result: jax.Array = _fused(logits_BxL, scores_BxL, *map(jax.device_put, lines))
+    return result
 
 
 class Sample:

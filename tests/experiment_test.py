@@ -15,6 +15,8 @@ ARGUMENTS = {
         ("language=en",),
         ("codes=P",),
         ("language=en,evidence=silver",),
+        ("init=minilm",),
+        ("init=runs/pretrained/encoder",),
     ],
     "mimic3": [("full",), ("50",), ("clean",)],
     "mimic4": [("icd9",), ("icd10",)],

@@ -16,23 +16,12 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 ORDER = (
     *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry", "hub"),
     *("records", "tokens", "buckets", "batch_plan", "batches", "packing", "masking", "sharding"),
-    *(
-        "models",
-        "packed_batches",
-        "weight_names",
-        "weights",
-        "architectures",
-        "pretrained",
-        "losses",
-        "objectives",
-        "optim",
-        "steps",
-        "fusion",
-    ),
+    *("models", "packed_batches", "weight_names", "weights", "architectures", "pretrained"),
+    *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
     *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
     *("contact_lines", "predict", "train_log", "train", "pretrain"),
-    *("bench", "cli"),
+    *("export", "bench", "cli"),
 )
 
 # What may stand on a bare accelerator image, and what such an image has.

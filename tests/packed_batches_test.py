@@ -90,7 +90,8 @@ def test_a_run_that_goes_on_sees_what_it_would_have_seen():
     plan = packed()
     steps = plan.steps_per_epoch
     whole = list(packed().batches(0, 2 * steps + 2))
-    for batch, again in zip(packed().batches(steps - 1, 2 * steps + 2), whole[steps - 1 :]):
+    rest = packed().batches(steps - 1, 2 * steps + 2)
+    for batch, again in zip(rest, whole[steps - 1 :], strict=True):
         for key in batch:
             np.testing.assert_array_equal(batch[key], again[key])
     first, second = pieces(whole[:steps]), pieces(whole[steps : 2 * steps])

@@ -74,8 +74,8 @@ def test_with_checkpoints_what_they_depend_on_may_not(workdir, data):
     trained(workdir)
     assert workdir.check(CONFIG | {"seed": 1}, data) == ["config.seed: was 0, now 1"]
     workdir.create(CONFIG | {"seed": 1}, data)
-    with pytest.raises(UserError, match=r"config.tokens.serialise.max_tokens = 64"):
-        workdir.create(CONFIG | {"tokens": {"serialise": {"max_tokens": 64}}}, data)
+    with pytest.raises(UserError, match=r"config.tokens.serialise.max_tokens = 512"):
+        workdir.create(CONFIG | {"tokens": {"serialise": {"max_tokens": 512}}}, data)
     other = {"encoder": {"width": 16, "layers": 3}}
     with pytest.raises(UserError, match=r"config\.model\.encoder\.layers = 3: .* trained with 2"):
         workdir.create(CONFIG | {"model": other}, data)

@@ -5,12 +5,14 @@ and compares the last hidden states of a padded batch of documents of different 
 With --model it compares a folder or a name on the Hugging Face hub instead.
 """
 
+import functools
 import os
 import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcoder import entry, hub, pretrained
@@ -76,20 +78,22 @@ def difference(name: str, lengths: Sequence[int] = LENGTHS, seed: int = 0) -> fl
     """
     torch, transformers = _libraries()
     options = pretrained.options_of(name, attention="xla")
-    rows = np.arange(max(lengths))[None] < np.array(lengths)[:, None]
-    tokens_BxT = np.random.default_rng(seed).integers(0, options.vocab_size, rows.shape)
+    valid_BxT = np.arange(max(lengths))[None] < np.array(lengths)[:, None]
+    tokens_BxT = np.random.default_rng(seed).integers(0, options.vocab_size, valid_BxT.shape)
     # A padding token inside a text would be masked by some models and not by others.
     tokens_BxT[tokens_BxT == options.pad_id] = options.pad_id + 1
-    tokens_BxT[~rows] = options.pad_id
+    tokens_BxT[~valid_BxT] = options.pad_id
     model = transformers.AutoModel.from_pretrained(os.fspath(hub.folder(name)), dtype=torch.float32)
     with torch.no_grad():
         theirs = model.eval()(
-            input_ids=torch.from_numpy(tokens_BxT), attention_mask=torch.from_numpy(rows).long()
+            input_ids=torch.from_numpy(tokens_BxT),
+            attention_mask=torch.from_numpy(valid_BxT).long(),
         ).last_hidden_state.numpy()
     params = pretrained.load(name, options)
+    states = jax.jit(functools.partial(encoder.apply, options))
     with jax.default_matmul_precision("highest"):
-        ours = encoder.apply(options, params, tokens_BxT.astype(np.int32), rows)
-    return float(np.max(np.abs(np.asarray(ours) - theirs)[rows]))
+        ours = states(params, jnp.asarray(tokens_BxT, jnp.int32), jnp.asarray(valid_BxT))
+    return float(np.max(np.abs(np.asarray(ours) - theirs)[valid_BxT]))
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -11,17 +11,16 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
-from jaxcoder.models.layers import MASKED, Product, dropout, dropout_key
+from jaxcoder.models.attention_kernels import cudnn, splash
+from jaxcoder.models.layers import MASKED, dropout
 from jaxcoder.models.layout import Layout
 
 IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn")
-_LANES = 128  # of a TPU: the kernel's blocks of tokens are multiples of it
+_QUERIES = 128  # of a block: as many fill the lanes of a TPU and the tiles of a CPU's product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +180,9 @@ def attention(
     length = query_BxHxTxK.shape[2]
     if sight.radius and sight.radius < length - 1:
         if implementation == "splash":
-            return _splash(query_BxHxTxK, key_BxHxTxK, value_BxHxTxK, segments_BxT, sight, layout)
+            return splash(
+                query_BxHxTxK, key_BxHxTxK, value_BxHxTxK, segments_BxT, sight.radius, layout
+            )
         return _local(
             query_BxHxTxK, key_BxHxTxK, value_BxHxTxK, segments_BxT, sight.radius, drop, rate
         )
@@ -197,11 +198,15 @@ def attention(
     segments = segments.reshape(-1, count, window)
     parts = cut(query_BxHxTxK), cut(key_BxHxTxK), cut(value_BxHxTxK)
     if implementation in ("splash", "cudnn"):
-        kernel = _splash if implementation == "splash" else _cudnn
         query, key, value = (
             x.swapaxes(1, 2).reshape(-1, x.shape[1], window, x.shape[4]) for x in parts
         )
-        mixed = kernel(query, key, value, segments.reshape(-1, window), Sight(), layout)
+        rows = segments.reshape(-1, window)
+        mixed = (
+            splash(query, key, value, rows, 0, layout)
+            if implementation == "splash"
+            else cudnn(query, key, value, rows)
+        )
         mixed = mixed.reshape(-1, count, *mixed.shape[1:]).swapaxes(1, 2)
     else:
         mixed = _blocks(*parts, segments, layout, drop, rate)
@@ -231,7 +236,7 @@ def _blocks(
     """Full attention inside windows [B, H, N, W, K]; long ones by blocks of queries."""
     batch, heads, count, window, width = query.shape
     row_bytes = 4 * -(-batch // layout.batch) * heads * count * window  # of one query of a window
-    block = max(_LANES, layout.store_bytes // row_bytes // _LANES * _LANES)
+    block = max(_QUERIES, layout.store_bytes // row_bytes // _QUERIES * _QUERIES)
     if block >= window:
         return attend(query, key, value, _mask(segments, segments), drop, rate)
     blocks = -(-window // block)
@@ -285,184 +290,3 @@ def _local(
     mask = jnp.maximum(mask + band.reshape(1, 1, 1, radius, 3 * radius), MASKED)
     mixed = attend(query, around(key, 2), around(value, 2), mask, drop, rate)
     return mixed.reshape(batch, heads, count * radius, width)[:, :, :length]
-
-
-def _splash(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    segments_BxT: jax.Array,
-    sight: Sight,
-    layout: Layout,
-) -> jax.Array:
-    """Attention [B, H, T, K] by the kernels of TPUs, interpreted elsewhere (for tests)."""
-    from jax.experimental.pallas.ops.tpu import splash_attention as splash  # Pallas is large
-
-    length = query.shape[2]
-    spare = -length % _LANES
-    padded = length + spare
-    query, key, value = (
-        jnp.pad(x, ((0, 0), (0, 0), (0, spare), (0, 0))) for x in (query, key, value)
-    )
-    segments = jnp.pad(segments_BxT, ((0, 0), (0, spare))).astype(jnp.int32)
-    # The largest block that divides the row, up to 512: larger ones took no less time.
-    block = next(size for size in (512, 384, 256, 128) if padded % size == 0)
-    sizes = splash.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
-    )
-    shape = (padded, padded)
-    one = (
-        splash.LocalMask(shape, (sight.radius, sight.radius), 0)
-        if sight.radius
-        else splash.FullMask(shape)
-    )
-
-    def of_a_device(
-        query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array
-    ) -> jax.Array:
-        kernel = splash.make_splash_mha(
-            splash.splash_attention_mask.MultiHeadMask([one] * query.shape[1]),
-            block_sizes=sizes,
-            head_shards=1,
-            q_seq_shards=1,
-            interpret=layout.platform != "tpu",
-        )
-        rows = jax.vmap(lambda q, k, v, s: kernel(q, k, v, splash.SegmentIds(s, s)))
-        return rows(query, key, value, segments)
-
-    if layout.mesh is not None and layout.mesh.size > 1:
-        states = PartitionSpec(layout.batch_axes, layout.head_axes)
-        of_a_device = jax.shard_map(
-            of_a_device,
-            mesh=layout.mesh,
-            in_specs=(states, states, states, PartitionSpec(layout.batch_axes)),
-            out_specs=states,
-            check_vma=False,  # Pallas knows nothing of it
-        )
-    return of_a_device(query, key, value, segments)[:, :, :length]
-
-
-def _cudnn(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    segments_BxT: jax.Array,
-    sight: Sight,
-    layout: Layout,
-) -> jax.Array:
-    """Full attention [B, H, T, K] by cuDNN; rows hold one document each."""
-    # A row of padding alone sees its first token: over nothing, a softmax is no number.
-    lengths = jnp.maximum(jnp.sum(segments_BxT, axis=1, dtype=jnp.int32), 1)
-    mixed = jax.nn.dot_product_attention(
-        *(x.swapaxes(1, 2) for x in (query, key, value)),
-        scale=1.0,
-        key_value_seq_lengths=lengths,
-        implementation="cudnn",
-    )
-    return mixed.swapaxes(1, 2)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention of a layer.
-
-    Attributes:
-      width: D.
-      heads: H.
-      sight: what a token sees.
-      biases: whether the four products have them.
-      dropout_rate: share of attention weights dropped.
-      implementation: see `attention`.
-      layout: how the arrays lie on the devices.
-      dtype: of activations; scores and softmax are float32.
-    """
-
-    width: int
-    heads: int
-    sight: Sight
-    biases: bool
-    dropout_rate: float
-    implementation: str
-    layout: Layout
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(
-        self,
-        x_BxTxD: jax.Array,
-        segments_BxT: jax.Array,
-        rotary: tuple[jax.Array, jax.Array] | None,
-    ) -> jax.Array:
-        """Returns the attended states [B, T, D].
-
-        Args:
-          x_BxTxD: states.
-          segments_BxT: see `attention`.
-          rotary: cosines and sines float32 [B or 1, 1, T, K] that turn queries and keys, or None.
-        """
-        heads, width = self.heads, self.width
-        head_width = width // heads
-
-        def projection(name: str) -> jax.Array:
-            return Product(
-                "btd,dhk->bhtk",  # heads first: 15 % fewer cycles on TPU than reshape, transpose
-                (width, heads, head_width),
-                ("width", "heads", None),
-                outputs=2 * self.biases,
-                bias_shape=(heads, 1, head_width),
-                dtype=self.dtype,
-                name=name,
-            )(x_BxTxD)
-
-        query, key, value = (projection(name) for name in ("query", "key", "value"))
-        if rotary is not None:
-            query, key = turn(query, *rotary), turn(key, *rotary)
-        mixed = attention(
-            query * head_width**-0.5,
-            key,
-            value,
-            segments_BxT,
-            self.sight,
-            self.implementation,
-            self.layout,
-            dropout_key(self, self.dropout_rate),
-            self.dropout_rate,
-        )
-        return Product(
-            "bhtk,hkd->btd",
-            (heads, head_width, width),
-            ("heads", None, "width"),
-            outputs=int(self.biases),
-            dtype=self.dtype,
-            name="output",
-        )(mixed)
-
-
-def rotary_tables(
-    position_BxT: jax.Array, head_width: int, theta: float
-) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines of rotary positions (Su et al., arXiv:2104.09864), float32 [B, 1, T, K].
-
-    Args:
-      position_BxT: int32, of each token in its document.
-      head_width: K, even.
-      theta: base of the wavelengths.
-    """
-    rates = theta ** (-np.arange(0, head_width, 2, dtype=np.float32) / head_width)
-    angles = position_BxT.astype(jnp.float32)[:, None, :, None] * rates.reshape(1, 1, 1, -1)
-    angles = jnp.concatenate([angles, angles], axis=-1)
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def turn(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
-    """Turns [B, H, T, K] by rotary positions, whose pairs are (k, k + K/2), in float32."""
-    wide = x.astype(jnp.float32)
-    first, second = jnp.split(wide, 2, axis=-1)
-    turned = wide * cosine + jnp.concatenate([-second, first], axis=-1) * sine
-    return turned.astype(x.dtype)

@@ -6,11 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcoder.models.attention import Sight, rotary_tables
+from jaxcoder.models.attention import Sight
 from jaxcoder.models.encoder_options import DTYPES, FAMILIES, EncoderOptions
 from jaxcoder.models.encoder_parts import Convolution, Embedding, Layer, norm
 from jaxcoder.models.layers import named_axes
 from jaxcoder.models.layout import WHOLE, Layout
+from jaxcoder.models.self_attention import rotary_tables
 
 __all__ = [
     "DTYPES",

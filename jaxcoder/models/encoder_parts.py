@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcoder.models.attention import SelfAttention, Sight
+from jaxcoder.models.attention import Sight
 from jaxcoder.models.encoder_options import DTYPES, EncoderOptions
 from jaxcoder.models.layers import LayerNorm, Product, dropout, dropout_key, gelu, leading, weight
 from jaxcoder.models.layout import Layout
+from jaxcoder.models.self_attention import SelfAttention
 
 
 class Convolution(nn.Module):

@@ -4,8 +4,33 @@
     cross  k_t = Wk h_t;  v_t = Wv h_t + bv;  a_lt = softmax_t(e_l · k_t)
            logit_l = w_o · LayerNorm(Σ_t a_lt v_t) + b_o
 
-laat is the label attention of Vu et al. (2020, arXiv:2007.06351), cross that of Edin et al. (2024,
-arXiv:2406.08958). Both go label chunk by label chunk, and [B, L, T] never exists where it is large.
+laat is the label attention of Vu et al. (2020, arXiv:2007.06351) as PLM-ICD has it (Huang et al.,
+2022, arXiv:2207.05289), cross that of PLM-CA (Edin et al., 2024, arXiv:2406.08958). Both go label
+chunk by label chunk, and [B, L, T] never exists where it is large. tests/reference/ compares both,
+and training with them, with PyTorch written from the formulas.
+
+Reference: where published implementations differ, as read in MiuLab/PLM-ICD
+(src/modeling_roberta.py, src/run_icd.py), JoakimEdin/medical-coding-reproducibility
+(src/models/plm_icd.py, src/models/modules/attention.py, src/data/datasets.py and transform.py) and
+JoakimEdin/explainable-medical-coding (under explainable_medical_coding: models/models.py,
+models/modules/attention.py, utils/loss_functions.py).
+
+- Padding receives attention there, so that a document's logits depend on the longest one of its
+  batch. laat has no mask in any of the three. cross is given one, but writes −inf into a boolean
+  tensor, where it becomes true: all scores rise by 1, and the softmax is as without it.
+  explainable-medical-coding moreover adds a whole chunk of padding to a batch whose length is a
+  multiple of the chunk. Here padding has no weight, and logits depend on the document alone.
+- The encoder's mask pads with the tokenizer's pad id in medical-coding-reproducibility; that is 1
+  in RoBERTa, so that tokens see the padding of their chunk. Here they never do.
+- Chunks are cut from the tokens of the whole document, with one start and one end token a document
+  and positions from the first of each chunk; so it is here (`window` of the encoder).
+- The first weights are normal, with deviation 0.03 in both of Edin's and the encoder's
+  `initializer_range` in PLM-ICD's; the output bias is near 0 in all. Here products keep the
+  variance of their input, and the output bias begins at the log-odds of a rare label
+  (`bias_init`): otherwise each of thousands of labels begins at a probability of one half.
+- The loss is there the mean over labels, here their sum (see `losses.coder_loss`).
+- `scale`, which divides the scores of cross in explainable-medical-coding, is 1 in its
+  configuration (config/model/plm_icd.yaml); it is left out here.
 """
 
 import dataclasses

@@ -5,9 +5,10 @@ r"""From contact records to token records.
         --config.tokens.tokenizer.vocab_size=16000
 
 The config's groups `records` and `tokens` say which contacts and how; of the rest only
-`model.encoder.init` is read, for the tokenizer. Contact records that are not there yet are built first. Records, label space, tokenizer and
-tokens_report.json go to DATA_DIR/token_records/NAME-HASH/VERSION, where the hash is that of
-everything that decides them: another choice of options never overwrites them.
+`model.encoder.init` is read, for its tokenizer. Contact records that are not there yet are built
+first. Records, label space, tokenizer and tokens_report.json go to
+DATA_DIR/token_records/NAME-HASH/VERSION, where the hash is that of everything that decides them:
+another choice of options never overwrites them.
 """
 
 import dataclasses

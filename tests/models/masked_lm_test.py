@@ -13,12 +13,16 @@ from jaxcoder.models import encoder, masked_lm
 from jaxcoder.models.encoder_options import EncoderOptions
 from jaxcoder.models.masked_lm import MaskedLMOptions
 
-SMALL = {"vocab_size": 60, "width": 16, "layers": 2, "heads": 2, "feedforward": 32, "dropout": 0.0}
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+SMALL = {"vocab_size": 60, "width": 16, "heads": 2, "feedforward": 32, "dropout": 0.0}
 ENCODERS = {
-    "bert": EncoderOptions(**SMALL, window=16),
-    "bert with convolution": EncoderOptions(**SMALL, window=16, convolution=3),
+    "bert": EncoderOptions(**SMALL, layers=1, window=16),
+    "bert with convolution": EncoderOptions(**SMALL, layers=1, window=16, convolution=3),
     # A global layer, and a local one whose reach is longer than the first document.
-    "modernbert": EncoderOptions(**SMALL, family="modernbert", local_attention=16, global_every=2),
+    "modernbert": EncoderOptions(
+        **SMALL, family="modernbert", layers=2, local_attention=16, global_every=2
+    ),
 }
 LENGTHS = (5, 8)  # of two documents, then 3 tokens of padding
 TOKENS = np.concatenate([np.arange(4, 9), np.arange(20, 28), [0, 0, 0]])[None].astype(np.int32)
@@ -26,6 +30,13 @@ SEGMENTS = np.repeat([1, 2, 0], [5, 8, 3])[None].astype(np.int32)
 
 
 logits_of = jax.jit(masked_lm.logits, static_argnums=0)
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
@@ -50,7 +61,7 @@ def test_no_token_sees_another_document(name):
     def slopes(word_VxD, document):
         embedding = params["embedding"] | {"word": word_VxD}
         h_BxTxD = encoder.apply(options, params | {"embedding": embedding}, TOKENS, SEGMENTS)
-        return jnp.sum(jnp.sin(h_BxTxD) * (SEGMENTS == document)[..., None])
+        return jnp.sum(jnp.sin(h_BxTxD) * (document == SEGMENTS)[..., None])
 
     first, second = slice(4, 9), slice(20, 28)
     for document, mine, others in ((1, first, second), (2, second, first)):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from jaxcoder.errors import UserError
+from jaxcoder.records.contact_json import NO_NUMBER, NO_TIME
 
 # What a column holds. An id and a code may not be null; a place is an integer that a row of
 # evidence cannot do without.
@@ -84,8 +85,8 @@ _NAME = re.compile(r"[a-z_]\w{0,39}")
 
 
 EMPTIED = {
-    TIME: "no time such as 2024-01-31 08:00 (emptied)",
-    NUMBER: "no number such as 3.5 (emptied)",
+    TIME: NO_TIME,
+    NUMBER: NO_NUMBER,
     INTEGER: "no whole number (emptied)",
     PLACE: "no whole number (emptied)",
 }

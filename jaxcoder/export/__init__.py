@@ -1,0 +1,1 @@
+"""Export: a trained coder for those who serve it without jaxcoder."""
