@@ -71,16 +71,22 @@ def launch(
 
     def start(arguments: Sequence[str]) -> None:
         others = set(values)  # absl's own: accepted, but not for --help
+        declared: set[str] = set()
         try:
-            define_flags()
-            own = sorted(set(values) - others, key=lambda flag: values[flag].default is not None)
-            if _HELP & set(itertools.takewhile(lambda word: word != "--", arguments)):
-                print(help_text(command, usage or "", own))
-                return
-            _parse(arguments, own, command)
-            main()
+            try:
+                define_flags()
+                own = sorted(
+                    set(values) - others, key=lambda flag: values[flag].default is not None
+                )
+                if _HELP & set(itertools.takewhile(lambda word: word != "--", arguments)):
+                    print(help_text(command, usage or "", own))
+                    return
+                _parse(arguments, own, command)
+            finally:
+                declared = set(values) - others
+            main()  # may import libraries with flags of their own, which stay
         finally:  # so that a second command in the same process, as in tests, starts afresh
-            for flag in set(values) - others:
+            for flag in declared:
                 delattr(values, flag)
 
     run(start, argv, command)
