@@ -28,7 +28,7 @@ def get_config(arg: str = "es") -> ConfigDict:
         "silver": {"enabled": False},
         "mini": {"per_contact": 0.0},
     }
-    config.packing = {"splits": splits, "rows": 32}
+    config.packing = {"splits": splits, "rows": 16}
     config.model = {
         "encoder": {
             "width": 256,
@@ -41,5 +41,5 @@ def get_config(arg: str = "es") -> ConfigDict:
         },
     }
     config.optim = {"learning_rate": 2e-3}
-    config.train = {"total": "10 epochs", "evaluate_every": "1 epoch"}
+    config.train = {"total": "4 epochs", "evaluate_every": "1 epoch"}
     return config

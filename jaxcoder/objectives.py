@@ -175,16 +175,17 @@ class MaskedWords:
           and `tokens`.
         """
         mask_key, dropout_key = jax.random.split(rng)
-        sums = {
-            name: jnp.sum(values)
-            for name, values in self._score(params, batch, mask_key, dropout_key).items()
-        }
-        hidden = jnp.maximum(sums["hidden"], 1.0)
-        loss = sums["loss"] / hidden
+        masked = self._mask(mask_key, batch)
+        loss, correct = masked_lm.score(
+            *(self.model, params, masked, batch["segments"]), rng=dropout_key, layout=self.layout
+        )
+        hidden = jnp.sum(masked.hidden_BxM, dtype=jnp.float32)
+        candidates = jnp.sum(masked.candidates_B, dtype=jnp.float32)
+        loss = loss / jnp.maximum(hidden, 1.0)
         return loss, {
             "loss": loss,
-            "masked_accuracy": sums["correct"] / hidden,
-            "masked_share": sums["hidden"] / jnp.maximum(sums["candidates"], 1.0),
+            "masked_accuracy": correct / jnp.maximum(hidden, 1.0),
+            "masked_share": hidden / jnp.maximum(candidates, 1.0),
             "documents": jnp.sum(jnp.max(batch["segments"], axis=1), dtype=jnp.float32),
             "tokens": jnp.sum(batch["segments"] != 0, dtype=jnp.float32),
         }
@@ -193,35 +194,18 @@ class MaskedWords:
         """Scores a batch, with the same masks whenever a row of the same number comes.
 
         Returns:
-          Float32 [B]: `loss`, summed over the row's hidden tokens, how many are `hidden`, of them
-          `correct`, and `candidates`.
+          Float32 [B]: `loss`, summed over the row's hidden tokens, how many are `hidden`, and of
+          them `correct`.
         """
-        return self._score(params, batch, jax.random.key(0, impl="threefry2x32"), None)
+        masked = self._mask(jax.random.key(0, impl="threefry2x32"), batch)
+        loss_B, correct_B = masked_lm.score(
+            *(self.model, params, masked, batch["segments"]), by_row=True, layout=self.layout
+        )
+        hidden_B = jnp.sum(masked.hidden_BxM, axis=1, dtype=jnp.float32)
+        return {"loss": loss_B, "correct": correct_B, "hidden": hidden_B}
 
-    def _score(
-        self, params: Params, batch: Batch, mask_key: jax.Array, rng: jax.Array | None
-    ) -> dict[str, jax.Array]:
-        masked = masking.mask(
-            *(mask_key, batch["row"], batch["tokens"], batch["segments"]),
+    def _mask(self, key: jax.Array, batch: Batch) -> masking.Masked:
+        return masking.mask(
+            *(key, batch["row"], batch["tokens"], batch["segments"]),
             *(self.vocabulary, self.options),
         )
-        logits_BxMxV = masked_lm.apply(
-            self.model,
-            params,
-            masked.tokens_BxT,
-            batch["segments"],
-            masked.place_BxM,
-            rng=rng,
-            layout=self.layout,
-        )
-        target_BxMx1 = masked.target_BxM[..., None]
-        chosen_BxM = jnp.take_along_axis(logits_BxMxV, target_BxMx1, axis=2)[..., 0]
-        loss_BxM = jax.nn.logsumexp(logits_BxMxV, axis=2) - chosen_BxM
-        correct_BxM = jnp.argmax(logits_BxMxV, axis=2) == masked.target_BxM
-        hidden_BxM = masked.hidden_BxM
-        return {
-            "loss": jnp.sum(jnp.where(hidden_BxM, loss_BxM, 0.0), axis=1),
-            "hidden": jnp.sum(hidden_BxM, axis=1, dtype=jnp.float32),
-            "correct": jnp.sum(correct_BxM & hidden_BxM, axis=1, dtype=jnp.float32),
-            "candidates": masked.candidates_B.astype(jnp.float32),
-        }

@@ -13,6 +13,7 @@ import numpy as np
 from jaxcoder import batches, packing
 from jaxcoder.batches import Batch
 from jaxcoder.errors import UserError
+from jaxcoder.models.encoder_options import EncoderOptions
 from jaxcoder.packing import PackingOptions, Rows
 from jaxcoder.records.store import evenly
 from jaxcoder.tokens.data import TokenData
@@ -134,6 +135,32 @@ class Packed:
                 batch["segments"][here] = segment
                 end += length
         return batch | {"row": np.array(numbers, np.int32)}
+
+
+def row_length(options: PackingOptions, encoder: EncoderOptions) -> int:
+    """Tokens of a packed row.
+
+    Raises:
+      UserError: a length that the encoder does not have positions for, or that is not that of
+        bert's windows: pieces of documents would have other positions than in fine-tuning.
+    """
+    here, length = f"config.packing.length = {options.length}", options.length
+    if encoder.family == "bert":
+        if length not in (0, encoder.window):
+            raise UserError(
+                f"{here}: bert reads windows of config.model.encoder.window = {encoder.window} "
+                "tokens; set 0 for rows of a window, or another window"
+            )
+        return encoder.window
+    longest = encoder.max_positions
+    if not (length or longest):
+        raise UserError(
+            f"{here}: the encoder reads documents of any length (model.encoder.max_positions = 0); "
+            "set the tokens of a row, such as 1024"
+        )
+    if longest and length > longest:
+        raise UserError(f"{here}: config.model.encoder.max_positions = {longest}; set at most that")
+    return length or longest
 
 
 def check_rows(options: PackingOptions, count: int, what: str) -> None:

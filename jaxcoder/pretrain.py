@@ -6,9 +6,9 @@ r"""Pretrains an encoder on text alone: masked language modelling.
         --config.records.source_dir=final_dataset_v4_to_publish \
         --config.model.encoder.init=runs/spanish/encoder
 
-Contacts need no codes. Tokens are hidden, and the encoder learns to name them from what stands around
-them in the same document; documents are packed side by side in full rows. With
---config.model.encoder.init=FOLDER it goes on from an encoder that has been published or pretrained.
+Contacts need no codes. Tokens are hidden, and the encoder learns to name them from what stands
+around them in the same document; documents are packed side by side in full rows. With
+--config.model.encoder.init=FOLDER it goes on from an encoder, published or pretrained.
 
 WORKDIR/encoder is the best encoder so far, by its loss on held-out text: a folder of Hugging Face
 with weights, config and tokenizer, which config.model.encoder.init of `jaxcoder train` takes. A run
@@ -44,11 +44,9 @@ from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import PretrainExperiment
 from jaxcoder.masking import Vocabulary
-from jaxcoder.models.encoder_options import EncoderOptions
 from jaxcoder.models.masked_lm import MaskedLMOptions
 from jaxcoder.objectives import MaskedWords
 from jaxcoder.packed_batches import Packed
-from jaxcoder.packing import PackingOptions
 from jaxcoder.steps import Steps
 from jaxcoder.tokens import words
 from jaxcoder.tokens.data import TokenData
@@ -92,16 +90,16 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
     else:
         data = prepare(options)
     model = _fitted(options, data)
-    length = row_length(options.packing, model.encoder)
+    length = packed_batches.row_length(options.packing, model.encoder)
     packing, held_out = options.packing, (options.packing.held_out,)
     rows = Packed(data, packing.splits, packing, length, options.seed)
     judged = Packed(data, held_out, packing, length, most=packing.held_out_documents)
     if lead:
         for what, packed in (("to train on", rows), (f"of {packing.held_out}", judged)):
             logging.info(
-                "%s: %d documents (%d without text left out), %d tokens in %d batches of %d rows of %d",
+                "%s: %d documents (%d without text left out), %d tokens; %d batches, rows of %d",
                 *(what, packed.documents, packed.without_text, packed.tokens),
-                *(packed.steps_per_epoch, packing.rows, length),
+                *(packed.steps_per_epoch, length),
             )
     total_steps, warmup_steps, evaluate_every, checkpoint_every, log_every = experiment.schedule(
         options.train, per_epoch=rows.steps_per_epoch, batch=rows.documents_per_step
@@ -223,32 +221,6 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
             f"{workdir.path}: {progress.step} of {total_steps} steps{early}, {verdict}; {speed}"
             f"{time.monotonic() - started:.0f} s, peak memory {peak_memory():.1f} GiB"
         )
-
-
-def row_length(options: PackingOptions, encoder: EncoderOptions) -> int:
-    """Tokens of a packed row.
-
-    Raises:
-      UserError: a length that the encoder does not have positions for, or that is not that of
-        bert's windows: pieces of documents would have other positions than in fine-tuning.
-    """
-    here, length = f"config.packing.length = {options.length}", options.length
-    if encoder.family == "bert":
-        if length not in (0, encoder.window):
-            raise UserError(
-                f"{here}: bert reads windows of config.model.encoder.window = {encoder.window} "
-                "tokens; set 0 for rows of a window, or another window"
-            )
-        return encoder.window
-    longest = encoder.max_positions
-    if not (length or longest):
-        raise UserError(
-            f"{here}: the encoder reads documents of any length (model.encoder.max_positions = 0); "
-            "set the tokens of a row, such as 1024"
-        )
-    if longest and length > longest:
-        raise UserError(f"{here}: config.model.encoder.max_positions = {longest}; set at most that")
-    return length or longest
 
 
 def evaluate(jitted: Steps, params: Any, judged: Packed) -> dict[str, float]:

@@ -15,9 +15,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 # The way of the data: a module imports from its own package, or from names before its own.
 ORDER = (
     *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry", "hub"),
-    *("records", "tokens", "buckets", "batch_plan", "batches", "packing", "packed_batches"),
-    *("sharding", "models", "weight_names", "weights", "architectures", "pretrained"),
-    *("losses", "masking", "objectives", "optim", "steps", "fusion_weights", "fusion"),
+    *("records", "tokens", "buckets", "batch_plan", "batches", "packing", "masking", "sharding"),
+    *("models", "packed_batches", "weight_names", "weights", "architectures", "pretrained"),
+    *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
     *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
     *("contact_lines", "predict", "train_log", "train", "pretrain"),
@@ -25,7 +25,7 @@ ORDER = (
 )
 
 # What may stand on a bare accelerator image, and what such an image has.
-BARE_PARTS = ("sharding", "models", "losses", "masking", "objectives", "optim", "steps", "metrics")
+BARE_PARTS = ("sharding", "models", "losses", "objectives", "optim", "steps", "metrics")
 BARE = {"jax", "flax", "optax", "numpy"}
 
 # Libraries of extras: the module that may import one, and the extra that has it.

@@ -14,6 +14,7 @@ _MASKS = ("<mask>", "[MASK]")
 # White space as byte-level BPE writes it: the bytes of a space, a line end, a tab, a return.
 _BYTE_SPACES = "ĠĊĉč"
 _MARKS = string.punctuation
+_CUTTING = {"Whitespace", "BertPreTokenizer", "Punctuation"}
 
 
 class Vocabulary(NamedTuple):
@@ -78,11 +79,14 @@ def _test(parts: dict[str, Any]) -> Callable[[str], bool] | None:
     if parts["model"]["type"] == "WordPiece":
         prefix = parts["model"]["continuing_subword_prefix"]
         return lambda token: not token.startswith(prefix)
-    steps = dict([*_steps(parts["pre_tokenizer"]), *_steps(parts["decoder"])])
+    cuts = dict(_steps(parts["pre_tokenizer"]))
+    steps = dict(_steps(parts["decoder"])) | cuts
     if "Metaspace" in steps:
         return lambda token: token.startswith((steps["Metaspace"]["replacement"], *_MARKS))
     if "ByteLevel" in steps:
-        return lambda token: token.startswith((*_BYTE_SPACES, *_MARKS))
+        # Where marks are cut off first, each has the space of a word before it.
+        spaced = _CUTTING & cuts.keys() and steps["ByteLevel"].get("add_prefix_space")
+        return lambda token: token.startswith((*_BYTE_SPACES, *("" if spaced else _MARKS)))
     return None
 
 
