@@ -92,7 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.loss = {"evidence_weight": 20.0 if gold else 0.0, "silver_weight": 0.0 if gold else 20.0}
     config.optim = {"learning_rate": 1.5e-3, "ema": 0.99}
     if init == "minilm":
-        config.optim.update({"learning_rate": 1e-4, "head_multiplier": 10.0})
+        config.optim.update({"learning_rate": 1.5e-4, "head_multiplier": 10.0})
     config.fusion = {"enabled": True}
     config.train = {"total": "6 epochs", "evaluate_every": "1 epoch"}
     return config

@@ -25,9 +25,10 @@ COMMANDS = {
     "train": Command("jaxcoder.train", "train a coder; builds the records that are missing"),
     "evaluate": Command("jaxcoder.evaluate", "score a trained coder on a split"),
     "predict": Command("jaxcoder.predict", "code new contacts, from JSONL or from one text"),
+    "export": Command("jaxcoder.export.__main__", "a coder for PyTorch, ONNX or StableHLO"),
     "bench": Command("jaxcoder.bench.__main__", "measure speed and memory of a part"),
 }
-PLANNED = ("report", "audit", "review", "export", "serve")
+PLANNED = ("report", "audit", "review", "serve")
 
 _HELP = """\
 jaxcoder {version}: from clinical notes, medications and laboratory results to ICD codes.

@@ -1,4 +1,4 @@
-"""The formula of fusion, for NumPy, JAX and PyTorch alike.
+"""The formula of fusion, for NumPy and JAX alike.
 
     the lexicon finds the label, with score s:   logit = a z + b log(s) + c s + d
     it does not:                                 logit = a' z + d'
@@ -31,7 +31,7 @@ def fused(xp: Any, logits_BxL: Any, scores_BxL: Any, found: Any, other: Any) -> 
     """Returns fused logits [B, L].
 
     Args:
-      xp: the library of the arrays: `numpy`, `jax.numpy` or `torch`.
+      xp: the library of the arrays: `numpy` or `jax.numpy`.
       logits_BxL: the network's.
       scores_BxL: the lexicon's, in (0, 1], 0 where it does not find the label.
       found: four weights, of `Weights`.

@@ -281,17 +281,37 @@ def _predict_file(wanted: Any) -> None:
 
 def _predictor(coder: trained.TrainedCoder, wanted: Any) -> Predictor:
     threshold = coder.threshold if wanted.threshold is None else wanted.threshold
-    if coder.lexicon is not None and coder.tuned is None:
-        raise UserError(
-            f"{wanted.workdir}: network and lexicon have yet to be fused; run `jaxcoder evaluate "
-            f"--workdir {wanted.workdir} --split validation --checkpoint {wanted.checkpoint}` once"
-        )
+    check_fused(coder, wanted.workdir, wanted.checkpoint)
     if wanted.threshold is None and not coder.tuned:
         logging.info(
             "threshold %.4g was tuned for an earlier checkpoint; "
             "`jaxcoder evaluate --workdir %s --checkpoint %s` tunes it for this one",
             *(threshold, wanted.workdir, wanted.checkpoint),
         )
+    return predictor_of(coder, threshold, wanted.top)
+
+
+def check_fused(coder: trained.TrainedCoder, workdir: epath.PathLike, checkpoint: str) -> None:
+    """Checks that it is known how network and lexicon are fused, where they are.
+
+    Raises:
+      UserError: it is not.
+    """
+    if coder.lexicon is not None and coder.tuned is None:
+        raise UserError(
+            f"{workdir}: network and lexicon have yet to be fused; run `jaxcoder evaluate "
+            f"--workdir {workdir} --split validation --checkpoint {checkpoint}` once"
+        )
+
+
+def predictor_of(coder: trained.TrainedCoder, threshold: float, top: int) -> Predictor:
+    """Makes what predicts the codes of contacts.
+
+    Args:
+      coder: a trained one.
+      threshold: probability that an assigned code exceeds.
+      top: codes a contact, beside further assigned ones.
+    """
     options = coder.experiment.tokens.serialise
     documents = DocumentEncoder(coder.tokenizer, options)
 
@@ -302,7 +322,7 @@ def _predictor(coder: trained.TrainedCoder, wanted: Any) -> Predictor:
         encode,
         functools.partial(_probabilities, coder),
         threshold=threshold,
-        top=wanted.top,
+        top=top,
         documents=coder.experiment.batches.rows(options.max_tokens),
         max_tokens=options.max_tokens,
     )

@@ -10,6 +10,7 @@ from jaxcoder import experiment, sharding
 from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
+from jaxcoder.models.coder import CoderOptions
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.steps import Steps, make_steps
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
@@ -25,6 +26,7 @@ class TrainedCoder:
       experiment: the config that it was trained with.
       label_space: what its labels are.
       tokenizer: the one that it was trained with.
+      model: the shape of the coder.
       step: of the checkpoint.
       tuned: threshold and fusion for this checkpoint; None where they have yet to be tuned.
       threshold: `tuned`'s, or the network's own at training's last evaluation.
@@ -36,6 +38,7 @@ class TrainedCoder:
     experiment: Experiment
     label_space: LabelSpace
     tokenizer: Any
+    model: CoderOptions
     step: int
     tuned: Tuned | None
     threshold: float
@@ -44,13 +47,16 @@ class TrainedCoder:
     params: Any
 
 
-def restore(workdir: Workdir, which: str = "best", *, alone: bool = False) -> TrainedCoder:
+def restore(
+    workdir: Workdir, which: str = "best", *, alone: bool = False, dtype: str = ""
+) -> TrainedCoder:
     """Reads a coder from a workdir.
 
     Args:
       workdir: of a training run, finished or not.
       which: the `best` checkpoint or the `last`.
       alone: the network alone, whatever the config fuses it with.
+      dtype: of activations; that of the config when empty.
 
     Raises:
       UserError: there is no checkpoint, or config, label space or tokenizer do not fit it.
@@ -66,7 +72,10 @@ def restore(workdir: Workdir, which: str = "best", *, alone: bool = False) -> Tr
         options, tokenizer.vocab_size, tokenizer.pad_id, len(label_space)
     )
     # What computes the attention is of the machine, and this may be another one than training's.
-    model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, attention="auto"))
+    encoder = dataclasses.replace(
+        model.encoder, attention="auto", dtype=dtype or model.encoder.dtype
+    )
+    model = dataclasses.replace(model, encoder=encoder)
     steps = make_steps(_mesh(options), model, options.loss, options.optim)
     shapes = {"coder": steps.state_shapes.params}
     progress, items = checkpoints.restore(step, shapes, label_space.hash)
@@ -82,6 +91,7 @@ def restore(workdir: Workdir, which: str = "best", *, alone: bool = False) -> Tr
         options,
         label_space,
         tokenizer,
+        model,
         step,
         tuned,
         tuned.threshold if tuned else progress.threshold,

@@ -14,7 +14,7 @@ the same run; and no fewer bytes than query, key, value, result and the gradient
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -112,10 +112,18 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _of_documents(
-    *parts: jax.Array, sight: Sight, implementation: str, layout: Layout
+    query_BxHxTxK: jax.Array,
+    key_BxHxTxK: jax.Array,
+    value_BxHxTxK: jax.Array,
+    sight: Sight,
+    implementation: str,
+    layout: Layout,
 ) -> jax.Array:
-    real_BxT = jnp.ones((parts[0].shape[0], parts[0].shape[2]), bool)
-    return attention(*parts, real_BxT, sight, implementation, layout)
+    batch, _, length, _ = query_BxHxTxK.shape
+    real_BxT = jnp.ones((batch, length), bool)
+    return attention(
+        query_BxHxTxK, key_BxHxTxK, value_BxHxTxK, real_BxT, sight, implementation, layout
+    )
 
 
 def _step(way: Callable[..., jax.Array], parts: tuple[jax.Array, ...]) -> jax.stages.Compiled:
@@ -126,7 +134,7 @@ def _step(way: Callable[..., jax.Array], parts: tuple[jax.Array, ...]) -> jax.st
 
 
 def _alternate(
-    runs: dict[str, Callable[[], Any]], repeats: int
+    runs: Mapping[str, Callable[[], Any]], repeats: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Smallest seconds and last result of each; the first run of each is a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in runs}

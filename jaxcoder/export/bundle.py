@@ -14,17 +14,19 @@ from typing import NamedTuple
 
 from jaxcoder import __version__
 
-_READS = ("records.schema", "records.contact_json", "tokens.serialise")
-_LEXICON = ("tokens.stems", "tokens.evidence_scores", "fusion_weights")
-_NETWORK = ("export.network", "export.modeling")
+_READER = ("records.schema", "records.contact_json", "tokens.serialise", "export.reader")
+_LEXICON = ("tokens.stems", "tokens.evidence_scores", "fusion_weights", "export.fused_reader")
+_MODEL = ("export.network", "export.modeling")
 
 _WIDTH = 100
 _HEADER = '''\
-"""A medical coding model in PyTorch: from hospital contacts to ICD codes with probabilities.
+"""{title}
 
-Written by `jaxcoder export`, version {version}; Apache License 2.0. Needs Python 3.11, torch and
-transformers, and neither jaxcoder nor JAX.
-
+Written by `jaxcoder export`, version {version}; Apache License 2.0. Needs Python 3.11 and
+{needs}, and neither jaxcoder nor JAX.
+{usage}"""
+'''
+_MODEL_USAGE = """
     from transformers import AutoModel
     model = AutoModel.from_pretrained(FOLDER, trust_remote_code=True)
     model.predict(["Woman of 62 with chest pain ..."])
@@ -32,7 +34,35 @@ transformers, and neither jaxcoder nor JAX.
 or, with this file on the path, `from modeling_jaxcoder import {root}` and
 `{root}.from_pretrained(FOLDER)`.
 """
-'''
+
+
+def modeling_source(fused: bool) -> str:
+    """Returns the source of `modeling_jaxcoder.py`: reader and network in PyTorch.
+
+    Args:
+      fused: whether the coder is fused with a lexicon.
+    """
+    root = "FusedJaxcoderModel" if fused else "JaxcoderModel"
+    header = _HEADER.format(
+        title="A medical coding model in PyTorch: from hospital contacts to ICD codes.",
+        version=__version__,
+        needs="torch, transformers",
+        usage=_MODEL_USAGE.format(root=root),
+    )
+    more = (*_LEXICON, *_MODEL, "export.fused_modeling") if fused else _MODEL
+    return header + "\n" + bundle((*_READER, *more), root)
+
+
+def reader_source(fused: bool) -> str:
+    """Returns the source of `reading_jaxcoder.py`: the reader alone; argument as above."""
+    header = _HEADER.format(
+        title="What stands around a medical coding model: from contacts to tokens, and to codes.",
+        version=__version__,
+        needs="numpy, tokenizers",
+        usage="",
+    )
+    root = "FusedReader" if fused else "Reader"
+    return header + "\n" + bundle((*_READER, *(_LEXICON if fused else ())), root)
 
 
 class _Statement(NamedTuple):
@@ -67,18 +97,6 @@ class _Module(NamedTuple):
     borrowed: dict[str, str]
 
 
-def modeling_source(fused: bool) -> str:
-    """Returns the source of `modeling_jaxcoder.py`.
-
-    Args:
-      fused: whether the coder is fused with a lexicon.
-    """
-    if fused:
-        modules = (*_READS, *_LEXICON, *_NETWORK, "export.fused_modeling")
-        return bundle(modules, "FusedJaxcoderModel")
-    return bundle((*_READS, *_NETWORK), "JaxcoderModel")
-
-
 def bundle(names: Sequence[str], root: str) -> str:
     """Makes one source of several modules.
 
@@ -97,11 +115,10 @@ def bundle(names: Sequence[str], root: str) -> str:
             if owners.get(name) != origin:
                 raise ValueError(f"{module.name}: takes {name} from {origin}, which has it not")
     needed = _needed(modules, root)
-    header = _HEADER.format(version=__version__, root=root)
     imports = {
         name: text for module in modules for name, text in module.imports.items() if name in needed
     }
-    parts = [f"{header}\n{_import_block(imports.values())}\n"]
+    parts = [f"{_import_block(imports.values())}\n"]
     for module in modules:
         kept = [each.source for each in module.statements if each.defines & needed]
         if kept:

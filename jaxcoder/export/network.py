@@ -124,18 +124,6 @@ class BertEmbeddings(nn.Module):
         return self.LayerNorm(x_BxTxD)
 
 
-class Convolution(nn.Conv1d):
-    """A convolution over the whole document: the one part that sees over window borders."""
-
-    def __init__(self, width: int, taps: int) -> None:
-        super().__init__(width, width, taps, padding=taps // 2)
-
-    def forward(self, x_BxTxD: torch.Tensor, real_BxT: torch.Tensor) -> torch.Tensor:
-        """Returns x + GELU(convolution(x)); padding does not enter."""
-        inner = torch.where(real_BxT[..., None], x_BxTxD, 0.0)
-        return x_BxTxD + F.gelu(super().forward(inner.transpose(1, 2)).transpose(1, 2))
-
-
 class Layers(nn.Module):
     """The layers, under the name that published weights have."""
 
@@ -152,7 +140,8 @@ class BertEncoder(nn.Module):
         self.window = shape["window"]
         self.embeddings = BertEmbeddings(shape)
         if shape["convolution"]:
-            self.convolution = Convolution(shape["width"], shape["convolution"])
+            width, taps = shape["width"], shape["convolution"]
+            self.convolution = nn.Conv1d(width, width, taps, padding=taps // 2)
         self.encoder = Layers(shape)
 
     def forward(self, tokens_BxT: torch.Tensor, real_BxT: torch.Tensor) -> torch.Tensor:
@@ -160,7 +149,9 @@ class BertEncoder(nn.Module):
         length = tokens_BxT.shape[1]
         x_BxTxD = self.embeddings(tokens_BxT)
         if hasattr(self, "convolution"):
-            x_BxTxD = self.convolution(x_BxTxD, real_BxT)
+            # The one part that sees over window borders; padding does not enter it.
+            inner = torch.where(real_BxT[..., None], x_BxTxD, 0.0).transpose(1, 2)
+            x_BxTxD = x_BxTxD + F.gelu(self.convolution(inner).transpose(1, 2))
         window = torch.sym_min(self.window, length)
         spare = -length % window
         x = F.pad(x_BxTxD, (0, 0, 0, spare)).reshape(-1, window, x_BxTxD.shape[2])

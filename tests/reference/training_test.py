@@ -11,6 +11,7 @@ from jaxcoder import losses, optim, steps
 from jaxcoder.models import coder
 from jaxcoder.models.encoder import EncoderOptions
 from jaxcoder.models.label_attention import HeadOptions
+from jaxcoder.objectives import Coding
 from tests.reference import coders
 
 B, T, L, STEPS = 4, 20, 21, 50
@@ -54,12 +55,9 @@ def batch(step):
 
 def in_jax(options, params):
     """Losses and gradient norms, before clipping, of each step."""
-    state = steps.init_state(options, OPTIM, 0).replace(params=params)
-    step = jax.jit(
-        functools.partial(
-            steps.train_step, model=options, loss=losses.LossOptions(), optimiser=OPTIM
-        )
-    )
+    objective = Coding(options, losses.LossOptions())
+    state = steps.init_state(objective, OPTIM, 0).replace(params=params)
+    step = jax.jit(functools.partial(steps.train_step, objective=objective, optimiser=OPTIM))
     history = []
     for number in range(STEPS):
         state, metrics = step(state, batch(number))

@@ -1,0 +1,98 @@
+"""The PyTorch format: a folder that transformers loads, with its own readable code."""
+
+import pathlib
+import sys
+import types
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+
+from jaxcoder import weights
+from jaxcoder.export import side_files
+from jaxcoder.export.bundle import modeling_source
+from jaxcoder.export.modeling import CODE
+from jaxcoder.export.parity import Parity, Reference
+from jaxcoder.export.sample import Sample
+from jaxcoder.export.written import Written
+from jaxcoder.whole_file import write_bytes
+
+WEIGHTS = "model.safetensors"
+_USAGE = """\
+```python
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{folder}", trust_remote_code=True)
+for contact in model.predict(["Woman of 62 with chest pain and fever."], top=5):
+    print(contact["codes"])
+```
+
+A contact is a text, or an object with `contact_id`, `notes`, `medications`, `labs`, `age`, `sex`.
+`{code}` is all the code there is; with this folder on the path,
+`from modeling_jaxcoder import {root}` and `{root}.from_pretrained("{folder}")` do the same
+without `trust_remote_code`. Needs Python 3.11, torch and transformers."""
+
+
+def write(folder: pathlib.Path, reference: Reference, sample: Sample, name: str) -> Written:
+    """Writes the folder's files, loads what was written, and compares it with the coder in JAX.
+
+    Args:
+      folder: where.
+      reference: the coder.
+      sample: contacts to compare on.
+      name: of the folder, for the example in its README.
+
+    Raises:
+      UserError: the two are further apart than is allowed.
+    """
+    coder = reference.coder
+    root = "FusedJaxcoderModel" if coder.lexicon else "JaxcoderModel"
+    classes = {"AutoConfig": "JaxcoderConfig", "AutoModel": root}
+    files = side_files.write(
+        folder,
+        coder,
+        {
+            "architectures": [root],
+            "auto_map": {
+                key: f"{CODE.removesuffix('.py')}.{each}" for key, each in classes.items()
+            },
+            "dtype": "float32",
+        },
+    )
+    write_bytes(folder / CODE, modeling_source(coder.lexicon is not None).encode())
+    tensors = weights.to_torch(reference.params, coder.model.encoder, coder.model.head)
+    write_bytes(folder / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+    parity = compare(folder, root, reference, sample)
+    own = {CODE: "the model, all of its code", WEIGHTS: "weights, float32"}
+    return Written("PyTorch", own | files, _USAGE.format(folder=name, code=CODE, root=root), parity)
+
+
+def compare(folder: pathlib.Path, root: str, reference: Reference, sample: Sample) -> Parity:
+    """Compares an exported folder, by its own code, with the coder in JAX.
+
+    Raises:
+      UserError: another token, or a logit or a probability that differs by more than is allowed.
+    """
+    model = getattr(_module(folder / CODE), root).from_pretrained(folder)
+    documents = model.reader.documents(sample.contacts)
+    reference.check_tokens([each.ids for each in documents])
+
+    def logits(tokens_BxT: np.ndarray, length_B: np.ndarray) -> np.ndarray:
+        mask_BxT = np.arange(tokens_BxT.shape[1]) < length_B[:, None]
+        with torch.inference_mode():
+            result = model(torch.from_numpy(tokens_BxT).long(), torch.from_numpy(mask_BxT).long())
+        return result.logits.numpy()
+
+    parity = reference.compare(logits)
+    predictions = model.predict(sample.contacts, top=len(reference.coder.label_space))
+    return parity._replace(probabilities=reference.compare_predictions(predictions))
+
+
+def _module(path: pathlib.Path) -> Any:
+    """Imports a file without leaving its bytecode beside it."""
+    module = types.ModuleType(f"exported_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses look their annotations up
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
+    return module

@@ -1,0 +1,94 @@
+"""The contacts that an export is checked on: some of the longest, some of every length."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcoder.errors import UserError
+from jaxcoder.records.schema import Contact
+from jaxcoder.tokens.builder import TokenData
+from jaxcoder.trained import TrainedCoder
+from jaxcoder.workdir import Workdir
+
+SIZE, LONGEST = 16, 4
+"""Contacts of a sample, and of these those that are the split's longest."""
+
+
+class Sample(NamedTuple):
+    """Contacts to be coded by both sides.
+
+    Attributes:
+      contacts: objects as `jaxcoder predict` reads them.
+      origin: what they are, for the model card.
+      trained_on: contacts of the training split; None where the records are not there.
+    """
+
+    contacts: list[dict[str, Any]]
+    origin: str
+    trained_on: int | None
+
+
+def draw(workdir: Workdir, coder: TrainedCoder, data_dir: str) -> Sample:
+    """Draws a sample of the validation split, or of another where there is none.
+
+    Args:
+      workdir: of the coder.
+      coder: decides what a contact with nothing to code is.
+      data_dir: where the records lie; that of the config when empty. They need not be there.
+
+    Returns:
+      The sample; made-up texts of as many lengths where the records are not there.
+    """
+    try:
+        data = workdir.open_tokens(data_dir)
+        split = next(each for each in ("validation", "test", "train") if each in data.splits)
+        contacts = _of_split(data, split, coder)
+        trained_on = len(data.lengths("train")) if "train" in data.splits else None
+    except (UserError, StopIteration):
+        if data_dir:
+            raise
+        return Sample(made_up(coder), "made-up texts", None)
+    return Sample(contacts, f"contacts of the {split} split", trained_on)
+
+
+def _of_split(data: TokenData, split: str, coder: TrainedCoder) -> list[dict[str, Any]]:
+    contacts, lengths = data.contacts().split(split), data.lengths(split)
+    by_length = np.argsort(lengths, kind="stable")[::-1]
+    rest = by_length[LONGEST:]
+    spread = rest[np.linspace(0, len(rest) - 1, SIZE - LONGEST).astype(int)] if len(rest) else rest
+    chosen = dict.fromkeys([*by_length[:LONGEST].tolist(), *spread.tolist()])
+    sections = coder.experiment.tokens.serialise.sections
+    found = [contacts[number] for number in chosen]
+    # Nothing is predicted of a contact without what the coder reads.
+    return [as_json(each) for each in found if any(getattr(each, name) for name in sections)]
+
+
+def as_json(contact: Contact) -> dict[str, Any]:
+    """A contact as a line of `jaxcoder predict` has it, without its codes."""
+    value = dataclasses.asdict(contact)
+    for key in ("codes", "evidence", "conditions"):
+        del value[key]
+    return value
+
+
+def made_up(coder: TrainedCoder) -> list[dict[str, Any]]:
+    """Contacts of random tokens, from a few to more than the coder reads."""
+    rng = np.random.default_rng(0)
+    most = coder.experiment.tokens.serialise.max_tokens
+    lengths = np.geomspace(4, most * 1.25, SIZE).astype(int)
+    contacts: list[dict[str, Any]] = []
+    for number, length in enumerate(lengths):
+        ids = rng.integers(0, coder.tokenizer.vocab_size, length)
+        text = coder.tokenizer.decode(ids) or "."
+        contacts.append(
+            {
+                "contact_id": str(number),
+                "age": 20.0 + number,
+                "sex": "FM"[number % 2],
+                "notes": [{"kind": "note", "text": text}],
+                "medications": [{"code": "B01AC06", "name": "acetylsalicylic acid"}],
+                "labs": [{"name": "Troponin I", "value": "412", "unit": "ng/L", "high": 14.0}],
+            }
+        )
+    return contacts
