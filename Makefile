@@ -53,12 +53,17 @@ $(VENV)/pyvenv.cfg:
 	echo "$(or $(PYTHON),python3): not found, or older than 3.11; try make PYTHON=/path/to/python3.11" >&2; \
 	exit 2
 
+# PyTorch, which the tests compare with, comes for the CPU alone: from PyPI it would bring gigabytes of
+# CUDA. uv knows nothing of pip's PIP_FIND_LINKS, a folder with such a wheel; where there is none, it
+# knows PyTorch's own index.
+cpu_torch := $(or $(addprefix --find-links ,$(PIP_FIND_LINKS)),--torch-backend cpu)
+
 # uv installs in 14 s where pip takes 40 s to 60 s (2 cores, empty caches; uv itself: 4 s). pip does
 # the work where uv cannot be had, and where pip has an index of its own, of which uv knows nothing.
 define install
 	@if ! $(bin)/pip config list | grep -E '\.(index-url|no-index)=' >/dev/null \
 	  && $(bin)/pip install --quiet 'uv>=0.9' 2>/dev/null \
-	  && $(bin)/uv pip install --quiet --python $(bin)/python -c constraints.txt -e '$(1)'; \
+	  && $(bin)/uv pip install --quiet --python $(bin)/python $(cpu_torch) -c constraints.txt -e '$(1)'; \
 	then echo 'installed $(1) with uv'; \
 	else $(bin)/pip install --quiet --no-compile -c constraints.txt -e '$(1)' && echo 'installed $(1) with pip'; \
 	fi

@@ -129,14 +129,12 @@ class TrainingPlan:
                 return item, contacts[item]
             return -1, minis[item - self._contacts]
 
-        def make(planned: Planned) -> Batch:
+        def make(step: int) -> Batch:
+            planned = self.at(step)
             rows = [read(item) if item >= 0 else None for item in share(planned.items)]
             return _make(rows, planned.length, self.slots.labels, self.slots.evidence)
 
-        steps = grain.MapDataset.source(_Steps(self))[start_step:].map(make)
-        return iter(
-            steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD))
-        )
+        return stream(make, start_step)
 
     def _members(self, epoch: int) -> np.ndarray:
         """The items of an epoch, in order."""
@@ -187,27 +185,27 @@ def evaluation_batches(
     share = _share(lengths, options, process_index, process_count)
     slots = _round_up(int(sizes[:, 1].max()))
 
-    def make(batch: Planned) -> Batch:
+    def make(step: int) -> Batch:
+        batch = planned[step]
         rows = [(item, records[item]) if item >= 0 else None for item in share(batch.items)]
         return _make(rows, batch.length, slots, None)
 
-    source = grain.MapDataset.source(planned).map(make)
+    return stream(make, 0, len(planned))
+
+
+def stream(make: Callable[[int], Batch], start: int, stop: int | None = None) -> Iterator[Batch]:
+    """Makes batches by number in a thread of their own, some ahead of the one in use.
+
+    Args:
+      make: from the number of a batch to the batch.
+      start: the first number.
+      stop: the number after the last; None for no end.
+    """
+    # Grain wants a length; no run reaches this one.
+    steps = grain.MapDataset.range(start, 2**48 if stop is None else stop).map(make)
     return iter(
-        source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD))
+        steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD))
     )
-
-
-class _Steps(Sequence[Planned]):
-    """The planned batches as Grain wants a source: random access by step."""
-
-    def __init__(self, plan: TrainingPlan) -> None:
-        self._plan = plan
-
-    def __len__(self) -> int:
-        return 2**48  # Grain wants a length; no run reaches it
-
-    def __getitem__(self, step: Any) -> Any:
-        return self._plan.at(int(step))
 
 
 def check_rows(lengths: Sequence[int], options: BatchOptions, count: int, what: str) -> None:

@@ -37,6 +37,24 @@ class Progress:
     threshold: float = 0.5
     metric: str = "micro_f1"
 
+    def judged(self, value: float, larger: bool, threshold: float = 0.5) -> "Progress":
+        """The progress after an evaluation: is this the best so far?
+
+        Args:
+          value: of the metric that decides.
+          larger: whether a larger one is better.
+          threshold: tuned at this evaluation.
+        """
+        best = self.best_value
+        better = best is None or (value > best if larger else value < best)
+        return dataclasses.replace(
+            self,
+            threshold=threshold,
+            best_value=value if better else best,
+            best_step=self.step if better else self.best_step,
+            evaluations_since_best=0 if better else self.evaluations_since_best + 1,
+        )
+
 
 class _LastAndBest(checkpoint_managers.PreservationPolicy):
     """Keeps the last step and the best one.

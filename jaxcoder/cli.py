@@ -21,13 +21,14 @@ class Command(NamedTuple):
 COMMANDS = {
     "records": Command("jaxcoder.records.__main__", "read a source, write contact records"),
     "tokens": Command("jaxcoder.tokens.__main__", "contact records to token records"),
+    "pretrain": Command("jaxcoder.pretrain", "pretrain an encoder on text; needs no codes"),
     "train": Command("jaxcoder.train", "train a coder; builds the records that are missing"),
     "evaluate": Command("jaxcoder.evaluate", "score a trained coder on a split"),
     "predict": Command("jaxcoder.predict", "code new contacts, from JSONL or from one text"),
     "export": Command("jaxcoder.export.__main__", "a coder for PyTorch, ONNX or StableHLO"),
     "bench": Command("jaxcoder.bench.__main__", "measure speed and memory of a part"),
 }
-PLANNED = ("pretrain", "report", "audit", "review", "serve")
+PLANNED = ("report", "audit", "review", "serve")
 
 _HELP = """\
 jaxcoder {version}: from clinical notes, medications and laboratory results to ICD codes.

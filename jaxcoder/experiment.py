@@ -1,10 +1,11 @@
 """An experiment: everything that a config file says, checked, as frozen dataclasses."""
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, overload
 
 from etils import epath
 
@@ -12,8 +13,11 @@ from jaxcoder.batches import BatchOptions
 from jaxcoder.errors import UserError
 from jaxcoder.fusion import FusionOptions
 from jaxcoder.losses import LossOptions
+from jaxcoder.masking import MaskingOptions
 from jaxcoder.models.coder import CoderOptions
+from jaxcoder.models.masked_lm import MaskedLMOptions
 from jaxcoder.optim import OptimOptions
+from jaxcoder.packing import PackingOptions
 from jaxcoder.records.builder import RecordsOptions
 from jaxcoder.settings import build
 from jaxcoder.tokens.builder import TokensOptions
@@ -40,11 +44,11 @@ class MeshOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """Durations and decisions of a training run.
+class DurationOptions:
+    """Durations of a run.
 
-    A duration is a number and a unit: `500 steps`, `12 epochs` (passes over the training contacts),
-    `100000 examples`, or `5 %` of the whole run.
+    A duration is a number and a unit: `500 steps`, `12 epochs` (passes over the contacts that are
+    trained on), `100000 examples`, or `5 %` of the whole run.
 
     Attributes:
       total: length of the run.
@@ -52,7 +56,6 @@ class TrainOptions:
       evaluate_every: between evaluations on the validation split; each saves a checkpoint.
       checkpoint_every: between further checkpoints; empty for none.
       log_every: between lines of `train_metrics.jsonl`.
-      metric: which of `DECISIVE` decides which checkpoint is best; the loss by its least value.
       patience: evaluations without improvement before the run stops; 0 never stops early.
     """
 
@@ -61,7 +64,6 @@ class TrainOptions:
     evaluate_every: str = "1 epoch"
     checkpoint_every: str = ""
     log_every: str = "20 steps"
-    metric: str = "micro_f1"
     patience: int = 0
 
     def __post_init__(self) -> None:
@@ -73,15 +75,29 @@ class TrainOptions:
                 )
             if value and float(_DURATION.match(value)[1]) <= 0:  # type: ignore[index]
                 raise ValueError(f"{name} = {value!r}: expected more than none")
-        if self.metric not in DECISIVE:
-            raise ValueError(f"metric = {self.metric!r}: expected one of {', '.join(DECISIVE)}")
         if "%" in self.total:
             raise ValueError(f"total = {self.total!r}: expected steps, epochs or examples")
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainOptions(DurationOptions):
+    """Durations and decisions of a training run.
+
+    Attributes:
+      metric: which of `DECISIVE` decides which checkpoint is best; the loss by its least value.
+    """
+
+    metric: str = "micro_f1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric not in DECISIVE:
+            raise ValueError(f"metric = {self.metric!r}: expected one of {', '.join(DECISIVE)}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One config file. Each group is the options of the module that does the work.
+    """One config file of `jaxcoder train`; each group is the options of what does the work.
 
     Attributes:
       seed: of initial weights, dropout and the order of batches.
@@ -101,31 +117,101 @@ class Experiment:
     mesh: MeshOptions = MeshOptions()
 
 
-def read(config: Mapping[str, Any]) -> Experiment:
+@dataclasses.dataclass(frozen=True)
+class PretrainExperiment:
+    """One config file of `jaxcoder pretrain`; groups of the same name are those of `Experiment`.
+
+    Attributes:
+      seed: of initial weights, masks, dropout and the order of batches.
+      data_dir: where contact records and token records lie or are built.
+    """
+
+    seed: int = 0
+    data_dir: str = "data"
+    records: RecordsOptions = RecordsOptions()
+    tokens: TokensOptions = TokensOptions()
+    packing: PackingOptions = PackingOptions()
+    masking: MaskingOptions = MaskingOptions()
+    model: MaskedLMOptions = MaskedLMOptions()
+    optim: OptimOptions = OptimOptions()
+    train: DurationOptions = DurationOptions()
+    mesh: MeshOptions = MeshOptions()
+
+    def __post_init__(self) -> None:
+        tokenizer = self.tokens.tokenizer
+        if not tokenizer.path and set(tokenizer.splits) != set(self.packing.splits):
+            raise ValueError(
+                f"tokens.tokenizer.splits = {list(tokenizer.splits)}: expected what is pretrained "
+                f"on, packing.splits = {list(self.packing.splits)}"
+            )
+
+
+Kind = TypeVar("Kind", Experiment, PretrainExperiment)
+_COMMANDS: dict[type, str] = {Experiment: "train", PretrainExperiment: "pretrain"}
+
+
+@overload
+def read(config: Mapping[str, Any]) -> Experiment: ...
+
+
+@overload
+def read(config: Mapping[str, Any], kind: type[Kind]) -> Kind: ...
+
+
+def read(config: Mapping[str, Any], kind: type[Any] = Experiment) -> Any:
     """Checks the mapping that a config file returns.
+
+    Args:
+      config: the mapping.
+      kind: what it should be, `Experiment` or `PretrainExperiment`.
 
     Raises:
       UserError: an unknown key or a value of the wrong type or range.
     """
-    return build(Experiment, config, "config")
+    for other, command in _COMMANDS.items():
+        if foreign := sorted(config.keys() & (_groups(other) - _groups(kind))):
+            raise UserError(
+                f"config.{foreign[0]}: this experiment is one of `jaxcoder {command}`, which alone "
+                f"knows this key; expected one of `jaxcoder {_COMMANDS[kind]}`"
+            )
+    return build(kind, config, "config")
 
 
-def load(path: epath.PathLike) -> Experiment:
+def _groups(kind: type[Any]) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+@overload
+def load(path: epath.PathLike) -> Experiment: ...
+
+
+@overload
+def load(path: epath.PathLike, kind: type[Kind]) -> Kind: ...
+
+
+def load(path: epath.PathLike, kind: type[Any] = Experiment) -> Any:
     """Reads the `config.json` of a workdir.
 
+    Args:
+      path: the file.
+      kind: of `read`.
+
     Raises:
-      UserError: there is none, or it is not readable.
+      UserError: there is none, it is not readable, or one of another command.
     """
     path = epath.Path(path)
+    command = f"jaxcoder {_COMMANDS[kind]}"
     if not path.exists():
         raise UserError(
-            f"{path}: not found; --workdir must name a folder that `jaxcoder train` has written"
+            f"{path}: not found; --workdir must name a folder that `{command}` has written"
         )
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise UserError(f"{path}: not an experiment; restore it or train in a new workdir")
-        return read(content)
+        if ("packing" in content) != (kind is PretrainExperiment):
+            raise UserError(f"{path}: is not of a run of `{command}`; choose another --workdir")
+        return read(content, kind)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}: not JSON (line {error.lineno}); restore it or train in a new workdir"
@@ -147,11 +233,34 @@ def fitted_model(
     return CoderOptions(encoder, head)
 
 
+class Schedule(NamedTuple):
+    """Durations in optimiser steps; see `DurationOptions`."""
+
+    total: int
+    warmup: int
+    evaluate_every: int
+    checkpoint_every: int
+    log_every: int
+
+
+def schedule(options: DurationOptions, *, per_epoch: int, batch: float) -> Schedule:
+    """Converts the durations of a run to steps; arguments as of `steps`."""
+    convert = functools.partial(steps, per_epoch=per_epoch, batch=batch)
+    total = convert(options.total)
+    return Schedule(
+        total,
+        min(total, convert(options.warmup, total=total)),
+        convert(options.evaluate_every, total=total),
+        convert(options.checkpoint_every or options.evaluate_every, total=total),
+        convert(options.log_every, total=total),
+    )
+
+
 def steps(duration: str, *, per_epoch: int, batch: float, total: int = 0) -> int:
     """Converts a duration to optimiser steps, at least one.
 
     Args:
-      duration: a number and a unit, as in `TrainOptions`.
+      duration: a number and a unit, as in `DurationOptions`.
       per_epoch: optimiser steps in one pass over the training contacts.
       batch: contacts in a step, on average.
       total: steps of the whole run, for `%`.

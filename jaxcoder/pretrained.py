@@ -6,7 +6,6 @@ Read and written without PyTorch, as safetensors; pickles are not opened.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import safetensors.numpy
 from etils import epath
@@ -96,12 +95,12 @@ def load(
     folder = hub.folder(name)
     tensors, prefix = _named(folder)
     params = _fitted(folder, lambda: weights.from_torch(tensors, options, None, prefix)["encoder"])
-    leaves = jax.tree.leaves(params)
     left = weights.unused(tensors, options, None, prefix)
+    taken = [array for name, array in tensors.items() if name not in left]
     parts = sorted({_part(name.removeprefix(prefix)) for name in left})
     say(
-        f"encoder from {name}: {len(tensors) - len(left)} arrays, "
-        f"{sum(leaf.size for leaf in leaves):,} parameters of {options.family}; "
+        f"encoder from {name}: {len(taken)} arrays, "
+        f"{sum(array.size for array in taken):,} parameters of {options.family}; "
         f"{len(left)} arrays left out{': ' if left else ''}{', '.join(parts)}"
     )
     return params

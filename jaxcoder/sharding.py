@@ -138,6 +138,16 @@ def batch_sharding(mesh: Mesh, rules: ShardingRules) -> NamedSharding:
     return NamedSharding(mesh, rules.spec(("batch",)))
 
 
+def whole(tree: Any, mesh: Mesh) -> Any:
+    """Returns the arrays of a tree as NumPy, each in one piece; every process has to call it."""
+    gather = jax.jit(lambda array: array, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.tree.map(
+        # Array by array, so that no device has the whole model at a time.
+        lambda leaf: np.asarray(leaf if leaf.is_fully_addressable else gather(leaf)),
+        tree,
+    )
+
+
 def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
     """Makes global arrays of this process's rows of a batch.
 

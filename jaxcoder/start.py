@@ -118,7 +118,7 @@ def initialised(
     params = dict(params)
     if model.encoder.init:
         loaded = pretrained.load(model.encoder.init, model.encoder, say)
-        params["encoder"] = jax.tree.map(_put, loaded, shapes["encoder"])
+        params["encoder"] = jax.tree.map(put, loaded, shapes["encoder"])
     if model.head.init:
         theirs, labels = pretrained.load_head(model.head.init, model.encoder, model.head)
         params["head"] = _head(
@@ -148,16 +148,16 @@ def _head(
     result = {}
     for name, shape in shapes.items():
         if name not in tables:
-            result[name] = jax.tree.map(_put, theirs[name], shape)
+            result[name] = jax.tree.map(put, theirs[name], shape)
             continue
         rows, known = np.zeros(shape.shape, np.float32), np.zeros(shape.shape, bool)
         rows[mine], known[mine] = theirs[name][source], True
         choose = jax.jit(jnp.where, out_shardings=shape.sharding)
         where = jax.ShapeDtypeStruct(shape.shape, bool, sharding=shape.sharding)
-        result[name] = choose(_put(known, where), _put(rows, shape), params[name])
+        result[name] = choose(put(known, where), put(rows, shape), params[name])
     return result
 
 
-def _put(array: np.ndarray, shape: jax.ShapeDtypeStruct) -> jax.Array:
+def put(array: np.ndarray, shape: jax.ShapeDtypeStruct) -> jax.Array:
     """Places an array that every process holds whole on the devices that have its parts."""
     return jax.make_array_from_callback(shape.shape, shape.sharding, lambda index: array[index])

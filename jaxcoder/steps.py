@@ -1,4 +1,4 @@
-"""One step of training and one of evaluation: pure functions, and the same jitted on a mesh."""
+"""One step of training: a pure function, and the same jitted on a mesh, with evaluation."""
 
 import dataclasses
 import functools
@@ -13,10 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcoder import losses, optim, sharding
 from jaxcoder.models import coder
-from jaxcoder.models.layout import WHOLE, Layout
-
-Batch = Mapping[str, jax.Array]
-Metrics = dict[str, jax.Array]
+from jaxcoder.models.layout import Layout
+from jaxcoder.objectives import Batch, Coding, Metrics, Objective
 
 
 @struct.dataclass
@@ -25,8 +23,8 @@ class TrainState:
 
     Attributes:
       step: int32, train steps done.
-      key: uint32 [2], of the run's dropout; a step's key is folded from it and the step.
-      params: the coder's parameters, float32.
+      key: uint32 [2], of the run's dropout and masks; a step's key is folded from it and the step.
+      params: the model's parameters, float32.
       opt_state: the optimiser's.
       ema: sum of decayed parameters, float32, or None where `OptimOptions.ema` is 0.
     """
@@ -39,11 +37,11 @@ class TrainState:
 
 
 def init_state(
-    model: coder.CoderOptions, optim_options: optim.OptimOptions, seed: int | jax.Array
+    objective: Objective, optim_options: optim.OptimOptions, seed: int | jax.Array
 ) -> TrainState:
     """Makes the state before the first step from a seed."""
     init_key, dropout_key = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
-    params = coder.init(model, init_key)
+    params = objective.init(init_key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(dropout_key),
@@ -66,49 +64,51 @@ def evaluation_params(state: TrainState, options: optim.OptimOptions) -> Any:
     )
 
 
+def to_items(state: TrainState, name: str, params: Any) -> dict[str, Any]:
+    """The items of a checkpoint: the model that evaluation has, and the rest of the state.
+
+    Where evaluation has a moving average, training's own parameters belong to the rest.
+
+    Args:
+      state: of training.
+      name: of the item that holds the model, such as `coder`.
+      params: as from `evaluation_params`.
+    """
+    rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state, "ema": state.ema}
+    training = rest if state.ema is None else rest | {"params": state.params}
+    return {name: params, "training": training}
+
+
+def from_items(items: Mapping[str, Any], name: str) -> TrainState:
+    """The inverse of `to_items`."""
+    return TrainState(**{"params": items[name], **items["training"]})
+
+
 def train_step(
-    state: TrainState,
-    batch: Batch,
-    *,
-    model: coder.CoderOptions,
-    loss: losses.LossOptions,
-    optimiser: optim.OptimOptions,
-    layout: Layout = WHOLE,
+    state: TrainState, batch: Batch, *, objective: Objective, optimiser: optim.OptimOptions
 ) -> tuple[TrainState, Metrics]:
     """Takes one step of training.
 
     Args:
       state: before the step.
-      batch: `tokens` int32 [B, T], `length` int32 [B], `labels` int32 [B, K], `_mask` bool [B], and
-        for evidence losses `evidence` int32 [B, E, 4]; other arrays are ignored.
-      model: the coder.
-      loss: the loss.
+      batch: what the objective's `loss` wants.
+      objective: the model and its loss.
       optimiser: the optimiser.
-      layout: how attention is cut for the devices.
 
     Returns:
-      The state after the step, and float32 scalars: those of `losses.coder_loss`, `grad_norm`
-      (before clipping), `learning_rate`, `documents` and `tokens` (real ones).
+      The state after the step, and float32 scalars: those of the objective's `loss`, `grad_norm`
+      (before clipping) and `learning_rate`.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key, impl="threefry2x32"), state.step)
 
-    def objective(params: Any) -> tuple[jax.Array, Metrics]:
-        logits_BxL, log_attention_BxKxT = coder.apply(
-            model,
-            params,
-            batch["tokens"],
-            batch["length"],
-            focus_BxK=batch["labels"] if loss.needs_attention else None,
-            rng=key,
-            layout=layout,
-        )
-        return losses.coder_loss(logits_BxL, log_attention_BxKxT, batch, loss)
+    def loss(params: Any) -> tuple[jax.Array, Metrics]:
+        return objective.loss(params, batch, key)
 
-    gradients, metrics = jax.grad(objective, has_aux=True)(state.params)
+    gradients, metrics = jax.grad(loss, has_aux=True)(state.params)
     updates, opt_state = optim.make_optimiser(optimiser).update(
         gradients, state.opt_state, state.params
     )
-    params = coder.keep_frozen(model, state.params, optax.apply_updates(state.params, updates))
+    params = objective.keep_frozen(state.params, optax.apply_updates(state.params, updates))
     ema = state.ema
     if optimiser.ema:
         ema = jax.tree.map(
@@ -117,8 +117,6 @@ def train_step(
     metrics |= {
         "grad_norm": optim.global_norm(gradients),
         "learning_rate": optim.learning_rate(optimiser, state.step),
-        "documents": jnp.sum(batch["_mask"], dtype=jnp.float32),
-        "tokens": jnp.sum(batch["length"] * batch["_mask"], dtype=jnp.float32),
     }
     state = dataclasses.replace(
         state, step=state.step + 1, params=params, opt_state=opt_state, ema=ema
@@ -126,38 +124,15 @@ def train_step(
     return state, metrics
 
 
-def eval_step(
-    params: Any, batch: Batch, *, model: coder.CoderOptions, layout: Layout = WHOLE
-) -> dict[str, jax.Array]:
-    """Scores a batch.
-
-    Args:
-      params: as from `evaluation_params`.
-      batch: `tokens`, `length`, `_mask` and, for the loss, `labels`; see `train_step`.
-      model: the coder.
-      layout: how attention is cut for the devices.
-
-    Returns:
-      `logits` float32 [B, L]; and with labels `targets` float32 [B, L] in {0, 1} and `loss` float32
-      [B], summed over labels, 0 on padding rows.
-    """
-    logits_BxL, _ = coder.apply(model, params, batch["tokens"], batch["length"], layout=layout)
-    result = {"logits": logits_BxL}
-    if "labels" in batch:
-        targets_BxL = losses.multi_hot(batch["labels"], logits_BxL.shape[-1])
-        loss_B = losses.document_loss(logits_BxL, targets_BxL)
-        result |= {"targets": targets_BxL, "loss": jnp.where(batch["_mask"], loss_B, 0.0)}
-    return result
-
-
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """The steps of one model on one mesh, jitted.
+    """The steps of one objective on one mesh, jitted.
 
     Attributes:
       init: seed → state, made where it will live.
       train: (state, batch) → (state, metrics); the given state's memory is reused.
-      evaluate: (params, batch) → results of `eval_step`, rows split like the batch's.
+      evaluate: (params, batch) → results of the objective's `evaluate`, rows split like the
+        batch's.
       evaluation_params: state → params for `evaluate`.
       state_shapes: the state as `jax.ShapeDtypeStruct` with shardings, to restore into.
       batch_sharding: of every array of a batch; see `sharding.put_batch`.
@@ -174,10 +149,10 @@ class Steps:
 
 
 def state_logical_axes(
-    model: coder.CoderOptions, optim_options: optim.OptimOptions, shapes: TrainState
+    objective: Objective, optim_options: optim.OptimOptions, shapes: TrainState
 ) -> TrainState:
     """Returns the state's tree with logical axes: moments and averages lie as their parameters."""
-    params = coder.logical_axes(model)
+    params = objective.logical_axes()
     transformation = optim.make_optimiser(optim_options)
     opt_state = optax.tree_map_params(
         transformation,
@@ -198,12 +173,21 @@ def make_steps(
     optim_options: optim.OptimOptions,
     rules: sharding.ShardingRules = sharding.DEFAULT_RULES,
 ) -> Steps:
+    """Jits the steps of a coder with the shardings of a mesh; see `jit_steps`."""
+    return jit_steps(mesh, Coding(model, loss), optim_options, rules)
+
+
+def jit_steps(
+    mesh: Mesh,
+    objective: Objective,
+    optim_options: optim.OptimOptions,
+    rules: sharding.ShardingRules = sharding.DEFAULT_RULES,
+) -> Steps:
     """Jits the steps with the shardings of a mesh.
 
     Args:
       mesh: from `sharding.make_mesh`.
-      model: the coder.
-      loss: the loss.
+      objective: the model and its loss.
       optim_options: the optimiser.
       rules: what is split over which mesh axes.
 
@@ -212,17 +196,14 @@ def make_steps(
         devices cannot compute.
     """
     layout = Layout.on(mesh, rules.batch, rules.heads, rules.labels)
-    encoder, attention = model.encoder.on(layout.platform)
-    model = dataclasses.replace(model, encoder=encoder)
-    init = functools.partial(init_state, model, optim_options)
+    objective, attention = objective.on(layout)
+    init = functools.partial(init_state, objective, optim_options)
     shapes = jax.eval_shape(init, 0)
-    logical = state_logical_axes(model, optim_options, shapes)
+    logical = state_logical_axes(objective, optim_options, shapes)
     placed = sharding.tree_shardings(mesh, rules, shapes, logical)
     rows = sharding.batch_sharding(mesh, rules)
     whole = NamedSharding(mesh, PartitionSpec())
-    train = functools.partial(
-        train_step, model=model, loss=loss, optimiser=optim_options, layout=layout
-    )
+    train = functools.partial(train_step, objective=objective, optimiser=optim_options)
     return Steps(
         init=jax.jit(init, out_shardings=placed),
         train=jax.jit(
@@ -232,9 +213,7 @@ def make_steps(
             donate_argnums=0,
         ),
         evaluate=jax.jit(
-            functools.partial(eval_step, model=model, layout=layout),
-            in_shardings=(placed.params, rows),
-            out_shardings=rows,
+            objective.evaluate, in_shardings=(placed.params, rows), out_shardings=rows
         ),
         evaluation_params=jax.jit(
             functools.partial(evaluation_params, options=optim_options),

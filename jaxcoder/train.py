@@ -12,14 +12,11 @@ predict need.
 
 import contextlib
 import dataclasses
-import resource
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import jax
-import numpy as np
 from absl import flags, logging
 from etils import epath
 from tqdm import tqdm
@@ -29,14 +26,13 @@ from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.errors import UserError
-from jaxcoder.experiment import Experiment
+from jaxcoder.experiment import Experiment, PretrainExperiment
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.runner import Local
 from jaxcoder.scorer import model_score
-from jaxcoder.steps import TrainState
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.tokens.builder import TokenData
-from jaxcoder.train_log import TrainLog
+from jaxcoder.train_log import TrainLog, mean, peak_memory
 from jaxcoder.workdir import Workdir
 
 _BAR = ("loss", "documents_per_second", "tokens_per_second", "padding_share")
@@ -81,17 +77,9 @@ def _train(exits: contextlib.ExitStack) -> None:
         )
     facts = evaluate.read_facts(data.split("validation"))
 
-    def in_steps(duration: str, total: int = 0) -> int:
-        return experiment.steps(
-            duration, per_epoch=plan.steps_per_epoch, batch=plan.contacts_per_step, total=total
-        )
-
-    total_steps = in_steps(options.train.total)
-    evaluate_every = in_steps(options.train.evaluate_every, total_steps)
-    checkpoint_every = in_steps(
-        options.train.checkpoint_every or options.train.evaluate_every, total_steps
+    total_steps, warmup_steps, evaluate_every, checkpoint_every, log_every = experiment.schedule(
+        options.train, per_epoch=plan.steps_per_epoch, batch=plan.contacts_per_step
     )
-    log_every = in_steps(options.train.log_every, total_steps)
 
     ########################## Model and optimiser #########################
 
@@ -105,7 +93,7 @@ def _train(exits: contextlib.ExitStack) -> None:
     optim_options = dataclasses.replace(
         options.optim,
         total_steps=total_steps,
-        warmup_steps=min(total_steps, in_steps(options.train.warmup, total_steps)),
+        warmup_steps=warmup_steps,
     )
     model = experiment.fitted_model(
         options, data.tokenizer.vocab_size, data.tokenizer.pad_id, len(data.label_space)
@@ -134,9 +122,9 @@ def _train(exits: contextlib.ExitStack) -> None:
         params = start.initialised(state.params, where, model, data.label_space, say)
         state = dataclasses.replace(state, params=params)
     else:
-        shapes = _items(jitted.state_shapes, jitted.state_shapes.params)
+        shapes = steps.to_items(jitted.state_shapes, "coder", jitted.state_shapes.params)
         progress, items = checkpoints.restore(last, shapes, progress.label_space)
-        state = TrainState(**{"params": items["coder"], **items["training"]})
+        state = steps.from_items(items, "coder")
         logging.info("going on from step %d of %d", last, total_steps)
     if progress.metric != decisive:
         raise UserError(
@@ -176,7 +164,7 @@ def _train(exits: contextlib.ExitStack) -> None:
 
         if saving or step % log_every == 0:  # at each save, so that a resumed run logs the same
             if log:
-                numbers = _mean(recent, log.seconds)
+                numbers = mean(recent, log.seconds)
                 log.write(step, numbers, "train")
                 bar.set_postfix({key: f"{numbers[key]:.3g}" for key in _BAR})
             recent = []
@@ -191,7 +179,7 @@ def _train(exits: contextlib.ExitStack) -> None:
                 jitted.batch_sharding,
             )
             scores = summary.metrics
-            progress = _judged(progress, scores, decisive, larger)
+            progress = progress.judged(scores[decisive], larger, scores["threshold"])
             if log:
                 log.write(step, scores, "validation")
                 log.seconds()  # an evaluation's time is not the training's
@@ -200,7 +188,7 @@ def _train(exits: contextlib.ExitStack) -> None:
 
         if saving:
             coder = jitted.evaluation_params(state)
-            checkpoints.save(progress, _items(state, coder))
+            checkpoints.save(progress, steps.to_items(state, "coder", coder))
 
     ############################### Leave it ###############################
 
@@ -214,8 +202,6 @@ def _train(exits: contextlib.ExitStack) -> None:
             if progress.step < total_steps
             else ""
         )
-        unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         verdict = (
             "not evaluated yet"
             if progress.best_value is None
@@ -223,11 +209,11 @@ def _train(exits: contextlib.ExitStack) -> None:
         )
         print(
             f"{workdir.path}: {progress.step} of {total_steps} steps{early}, {verdict}; "
-            f"{seconds:.0f} s, peak memory {peak:.1f} GiB"
+            f"{seconds:.0f} s, peak memory {peak_memory():.1f} GiB"
         )
 
 
-def prepare(options: Experiment) -> TokenData:
+def prepare(options: Experiment | PretrainExperiment) -> TokenData:
     """Opens the token records of an experiment; builds what is missing where one process runs.
 
     Raises:
@@ -247,47 +233,6 @@ def prepare(options: Experiment) -> TokenData:
     )
     return tokens_builder.build(
         contacts, options.data_dir, options.tokens, say=logging.info, runner=all_cores
-    )
-
-
-def _items(state: TrainState, coder: Any) -> dict[str, Any]:
-    """The items of a checkpoint: `coder`, what predicts, and `training`, the rest of the state.
-
-    Where predictions are made with a moving average, training's own parameters belong to the rest.
-    """
-    rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state, "ema": state.ema}
-    return {
-        "coder": coder,
-        "training": rest if state.ema is None else rest | {"params": state.params},
-    }
-
-
-def _mean(recent: list[tuple[Mapping[str, jax.Array], int]], seconds: Any) -> dict[str, float]:
-    """The means of the steps since the last log, and the rates at which they went."""
-    metrics = jax.device_get([metrics for metrics, _ in recent])
-    elapsed = seconds()  # after device_get: the steps are done now
-    numbers = {key: float(np.mean([m[key] for m in metrics])) for key in metrics[0]}
-    documents, tokens = (sum(float(m[key]) for m in metrics) for key in ("documents", "tokens"))
-    computed = sum(size for _, size in recent)
-    return numbers | {
-        "documents_per_second": documents / elapsed,
-        "tokens_per_second": tokens / elapsed,
-        "padding_share": 1 - tokens / computed,
-    }
-
-
-def _judged(
-    progress: Progress, scores: Mapping[str, float], decisive: str, larger: bool
-) -> Progress:
-    """The progress after an evaluation: is this the best so far?"""
-    value, best = scores[decisive], progress.best_value
-    better = best is None or (value > best if larger else value < best)
-    return dataclasses.replace(
-        progress,
-        threshold=scores["threshold"],
-        best_value=value if better else best,
-        best_step=progress.step if better else progress.best_step,
-        evaluations_since_best=0 if better else progress.evaluations_since_best + 1,
     )
 
 

@@ -2,8 +2,13 @@
 
 import json
 import math
+import resource
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
 
 from jaxcoder.whole_file import write_bytes
 from jaxcoder.workdir import Workdir
@@ -62,3 +67,31 @@ class TrainLog:
         """Writes what is left."""
         self._file.close()
         self._board.close()
+
+
+def mean(
+    recent: Sequence[tuple[Mapping[str, jax.Array], int]], seconds: Callable[[], float]
+) -> dict[str, float]:
+    """The means of some steps, and the rates at which they went.
+
+    Args:
+      recent: of each step its metrics, `documents` and `tokens` among them, and the size of its
+        batch in tokens, padding included.
+      seconds: how long they took; called when they are done.
+    """
+    metrics = jax.device_get([metrics for metrics, _ in recent])
+    elapsed = seconds()  # after device_get: the steps are done now
+    numbers = {key: float(np.mean([m[key] for m in metrics])) for key in metrics[0]}
+    documents, tokens = (sum(float(m[key]) for m in metrics) for key in ("documents", "tokens"))
+    computed = sum(size for _, size in recent)
+    return numbers | {
+        "documents_per_second": documents / elapsed,
+        "tokens_per_second": tokens / elapsed,
+        "padding_share": 1 - tokens / computed,
+    }
+
+
+def peak_memory() -> float:
+    """The most memory that this process has had, GiB."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -167,8 +167,8 @@ def unused(
     parts = {name.rpartition(".")[0] for name in wanted}
     return [
         name
-        for name in map(_current, names)
-        if _UNUSED.fullmatch(name)
+        for name in names
+        if _UNUSED.fullmatch(_current(name))
         and (name.rpartition(".")[0] not in parts or name == "decoder.weight")
     ]
 

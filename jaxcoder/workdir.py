@@ -44,20 +44,27 @@ class Workdir:
       checkpoints: `checkpoints/`.
       train_metrics: `train_metrics.jsonl`.
       tensorboard: `tensorboard/`.
+      encoder: `encoder/`, what pretraining makes.
       threshold: `threshold.json`, tuned on the validation split, and for which checkpoint.
       lexicon: `lexicon.npz`, where the config fuses network and lexicon.
       data: `data.json`, which data sets below `data_dir` the run was made from.
     """
 
-    def __init__(self, path: epath.PathLike) -> None:
-        """Names the folder; reads and creates nothing."""
-        self.path = epath.Path(path)
+    def __init__(self, path: epath.PathLike, kind: type[Any] = Experiment) -> None:
+        """Names the folder; reads and creates nothing.
+
+        Args:
+          path: the folder.
+          kind: of the run, `Experiment` or `PretrainExperiment`.
+        """
+        self.path, self.kind = epath.Path(path), kind
         self.config = self.path / "config.json"
         self.label_space = self.path / "label_space.json"
         self.tokenizer = self.path / "tokenizer"
         self.checkpoints = self.path / "checkpoints"
         self.train_metrics = self.path / "train_metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.encoder = self.path / "encoder"
         self.threshold = self.path / "threshold.json"
         self.lexicon = self.path / "lexicon.npz"
         self.data = self.path / "data.json"
@@ -93,7 +100,9 @@ class Workdir:
         other = [f"the token records: were {before}, now {now}"] if before != now else []
         return other + [
             f"{key}: was {old!r}, now {new!r}"
-            for key, old, new in changes(_whole(self.read_config()), _whole(config), "config")
+            for key, old, new in changes(
+                self._whole(self.read_config()), self._whole(config), "config"
+            )
         ]
 
     def lock(self) -> IO[bytes] | None:
@@ -154,7 +163,7 @@ class Workdir:
                     f"{kept}: is not the tokenizer that the data now have; "
                     "restore the records that this run was trained on, or train in a new workdir"
                 )
-        before, config = _whole(self.read_config()), _whole(config)
+        before, config = self._whole(self.read_config()), self._whole(config)
         different = [
             *changes(before["model"], config["model"], "model"),
             *changes(
@@ -177,13 +186,19 @@ class Workdir:
         content: dict[str, Any] = json.loads(self.config.read_text())
         return content
 
-    def read_experiment(self) -> Experiment:
-        """Reads `config.json`.
+    def _whole(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A config with the defaults of what it leaves out, as where an option is newer."""
+        options = dataclasses.asdict(experiment.read(config, self.kind))
+        content: dict[str, Any] = json.loads(json.dumps(options))
+        return content
+
+    def read_experiment(self) -> Any:
+        """Reads `config.json`, an experiment of the workdir's kind.
 
         Raises:
           UserError: it is missing or not an experiment.
         """
-        return experiment.load(self.config)
+        return experiment.load(self.config, self.kind)
 
     def read_label_space(self) -> LabelSpace:
         """Reads `label_space.json`.
@@ -258,12 +273,6 @@ class Workdir:
             raise UserError(
                 f"{self.threshold}: not a threshold; delete it and run `jaxcoder evaluate` again"
             ) from None
-
-
-def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with the defaults of what it leaves out, as it does where an option is newer."""
-    content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(experiment.read(config))))
-    return content
 
 
 def _tokens(config: Mapping[str, Any], data: TokenData) -> str:

@@ -28,7 +28,15 @@ def test_help_lists_what_there_is_in_the_order_of_a_first_task(capsys, arguments
     out = capsys.readouterr().out
     places = [out.index(f"\n  {name} ") for name in cli.COMMANDS]
     assert places == sorted(places)
-    assert list(cli.COMMANDS) == ["records", "tokens", "train", "evaluate", "predict", "bench"]
+    assert list(cli.COMMANDS) == [
+        "records",
+        "tokens",
+        "pretrain",
+        "train",
+        "evaluate",
+        "predict",
+        "bench",
+    ]
     assert "jaxcoder train --config configs/demo.py --workdir runs/demo" in out
     for name in cli.PLANNED:
         assert f"\n  {name} " not in out, "what is not built is not offered"

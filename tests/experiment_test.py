@@ -15,6 +15,8 @@ ARGUMENTS = {
         ("language=en",),
         ("codes=P",),
         ("language=en,evidence=silver",),
+        ("init=minilm",),
+        ("init=runs/pretrained/encoder",),
     ],
     "mimic3": [("full",), ("50",), ("clean",)],
     "mimic4": [("icd9",), ("icd10",)],
@@ -34,8 +36,12 @@ def test_every_config_is_an_experiment(name, arguments):
     spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    options = experiment.read(module.get_config(*arguments).to_dict())
+    config = module.get_config(*arguments).to_dict()
     assert f"configs/{name}.py" in module.__doc__
+    if name.startswith("pretrain"):
+        experiment.read(config, experiment.PretrainExperiment)
+        return
+    options = experiment.read(config)
     # The evidence that the loss looks at is the evidence that the records have.
     assert options.tokens.silver.enabled == (options.loss.silver_weight > 0)
     assert options.tokens.mini_tokens < options.batches.tokens

@@ -15,17 +15,17 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 # The way of the data: a module imports from its own package, or from names before its own.
 ORDER = (
     *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry", "hub"),
-    *("records", "tokens", "buckets", "batch_plan", "batches", "sharding"),
-    *("models", "weight_names", "weights", "architectures", "pretrained"),
-    *("losses", "optim", "steps", "fusion_weights", "fusion"),
+    *("records", "tokens", "buckets", "batch_plan", "batches", "packing", "masking", "sharding"),
+    *("models", "packed_batches", "weight_names", "weights", "architectures", "pretrained"),
+    *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
     *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
-    *("contact_lines", "predict", "train_log", "train"),
+    *("contact_lines", "predict", "train_log", "train", "pretrain"),
     *("export", "bench", "cli"),
 )
 
 # What may stand on a bare accelerator image, and what such an image has.
-BARE_PARTS = ("sharding", "models", "losses", "optim", "steps", "metrics")
+BARE_PARTS = ("sharding", "models", "losses", "objectives", "optim", "steps", "metrics")
 BARE = {"jax", "flax", "optax", "numpy"}
 
 # Libraries of extras: the module that may import one, and the extra that has it.
@@ -79,7 +79,7 @@ def exists(words: list[str]) -> bool:
 
 def is_entry_point(name: str) -> bool:
     part = name.partition(".")[0]
-    commands = ("config_flag", "entry", "evaluate", "predict", "train", "bench", "cli")
+    commands = ("config_flag", "entry", "evaluate", "predict", "train", "pretrain", "bench", "cli")
     return part in commands or name.endswith("__main__")
 
 

@@ -1,5 +1,6 @@
 """Measures speed and memory of a part, as ratios within one run.
 
+  jaxcoder bench attention         self-attention by length: time and peak memory of each way
   jaxcoder bench label_attention   the label head: peak memory and time against the naive form
   jaxcoder bench labs              a large laboratory relation: time and peak memory
   jaxcoder bench parity            the encoder against transformers in PyTorch: the max difference
@@ -18,7 +19,10 @@ from collections.abc import Sequence
 from jaxcoder import entry
 from jaxcoder.errors import UserError
 
-NAMES = ("label_attention", "labs", "parity", "population", "records", "synthetic", "tokens")
+NAMES = (
+    *("attention", "label_attention", "labs", "parity", "population", "records", "synthetic"),
+    "tokens",
+)
 
 
 def main(argv: Sequence[str]) -> None:

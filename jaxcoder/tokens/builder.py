@@ -139,13 +139,19 @@ class TokensBuild:
     """All that has to be known before the first record can be written."""
 
     def __init__(self, contacts: ContactData, options: TokensOptions) -> None:
-        if "train" not in contacts.splits:
-            raise UserError(
-                f"{contacts.path}: has no split train, which label space and tokenizer come from; "
-                f"it has {', '.join(contacts.splits)}"
-            )
+        labelled = options.labels.enabled
+        needed = {"train": "label space"} if labelled else {}
+        needed |= (
+            {} if options.tokenizer.path else dict.fromkeys(options.tokenizer.splits, "tokenizer")
+        )
+        for split, what in needed.items():
+            if split not in contacts.splits:
+                raise UserError(
+                    f"{contacts.path}: has no split {split}, which the {what} comes from; "
+                    f"it has {', '.join(contacts.splits)}"
+                )
         self.contacts, self.options = contacts, options
-        self.train = contacts.split("train")
+        self.train: Sequence[Contact] = contacts.split("train") if labelled else ()
         self.table = (
             read_descriptions(options.labels.descriptions) if options.labels.descriptions else {}
         )
@@ -158,7 +164,7 @@ class TokensBuild:
         )
         self.tokenizer = self._make_tokenizer()
         self.encoder = DocumentEncoder(self.tokenizer, options.serialise)
-        lexicon = self._fit_lexicon() if options.silver.enabled else None
+        lexicon = self._fit_lexicon() if options.silver.enabled and labelled else None
         self.preprocessor = Preprocessor(self.space, self.encoder, lexicon, options.silver)
         sample = store.evenly(self.train, _MINI_CONTACTS)
         strings = Strings(
@@ -225,7 +231,11 @@ class TokensBuild:
         options = self.options.tokenizer
         if options.path:
             return load_tokenizer(options.path)
-        sample = _shown(store.evenly(self.train, options.train_contacts), "tokenizer")
+        splits = [self.contacts.split(name) for name in options.splits]
+        whole = sum(map(len, splits))
+        most = [-(-options.train_contacts * len(each) // whole) for each in splits]
+        samples = map(store.evenly, splits, most)
+        sample = _shown(itertools.chain.from_iterable(samples), "tokenizer")
         return train_tokenizer(
             (serialise(contact, self.options.serialise).text for contact in sample), options
         )

@@ -22,6 +22,7 @@ class LabelOptions:
     """Which codes are predicted.
 
     Attributes:
+      enabled: False for records without labels and evidence, to pretrain on; no code is read.
       granularity: what codes are rolled up to: `full`, `subcategory`, `category` or `chapter`.
       min_count: training contacts that a code must occur in.
       extra: text file of further codes to predict, one a line, written as in records (`I10.9`);
@@ -30,6 +31,7 @@ class LabelOptions:
         mini-documents their strings; empty for none.
     """
 
+    enabled: bool = True
     granularity: str = "full"
     min_count: int = 1
     extra: str = ""
@@ -68,9 +70,14 @@ def make_label_space(
       options: which codes.
       descriptions: from a code to its description, where known.
 
+    Returns:
+      The label space; that of no code where labels are not enabled.
+
     Raises:
       UserError: no code is left, or a code cannot be rolled up.
     """
+    if not options.enabled:
+        return LabelSpace.from_counts({}, options.granularity)
     counts: collections.Counter[str] = collections.Counter()
     for contact in contacts:
         counts.update(gold_codes(contact, options.granularity).keys())
@@ -81,7 +88,8 @@ def make_label_space(
     if not counts:
         raise UserError(
             "the training split has no codes to learn from; check the relation codes of the source "
-            "with `jaxcoder records --check`"
+            "with `jaxcoder records --check`; records to pretrain on need none: "
+            "config.tokens.labels.enabled=False"
         )
     if not len(space):
         most = max(counts.values(), default=0)

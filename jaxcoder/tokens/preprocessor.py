@@ -22,7 +22,7 @@ class Preprocessor:
     """Makes the records of any contacts, alike in whatever order and process: it can be pickled.
 
     Attributes:
-      space: the label space.
+      space: the label space; of a contact's codes and evidence nothing is read where it is empty.
       encoder: tokenizer and serialisation.
       lexicon: finds silver evidence; None for none.
       silver: which spans count.
@@ -60,6 +60,8 @@ class Preprocessor:
         self, contact: Contact, document: Document, report: SplitReport, silver: bool
     ) -> dict[str, Any]:
         """The record of a contact; arguments as of `records`, and the contact's document."""
+        if not len(self.space):
+            contact = dataclasses.replace(contact, codes=(), evidence=())
         gold = labels.gold(contact, self.space)
         spans = evidence.gold_spans(contact, document, self.space, report.evidence)
         rows = self._rows(spans, evidence.GOLD, gold.labels, document, report)

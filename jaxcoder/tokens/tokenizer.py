@@ -12,13 +12,16 @@ from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jaxcoder.errors import UserError
+from jaxcoder.records.schema import SPLITS
 from jaxcoder.tokens.pieces import Pieces, are_independent, arrays
+from jaxcoder.tokens.words import Vocabulary, vocabulary
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 """Of a tokenizer trained here; a token's index is its id."""
 
 _FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 _REMEDY = "expected the folder of a Hugging Face fast tokenizer"
+_SCORED = set(SPLITS) - {"train"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +33,15 @@ class TokenizerOptions:
         the other options count.
       vocab_size: tokens at most, special ones and the 256 bytes included.
       lowercase: whether text is lower-cased; accents are kept.
-      train_contacts: training contacts that it is trained on at most, evenly spaced; 0 for all.
+      train_contacts: contacts that it is trained on at most, evenly spaced; 0 for all.
+      splits: of which splits; never those that are scored.
     """
 
     path: str = ""
     vocab_size: int = 8000
     lowercase: bool = True
     train_contacts: int = 50_000
+    splits: tuple[str, ...] = ("train",)
 
     def __post_init__(self) -> None:
         least = 256 + len(SPECIAL_TOKENS)
@@ -44,6 +49,11 @@ class TokenizerOptions:
             raise ValueError(f"vocab_size = {self.vocab_size}: expected at least {least}")
         if self.train_contacts < 0:
             raise ValueError(f"train_contacts = {self.train_contacts}: expected 0 (all) or more")
+        if not self.splits or set(self.splits) & _SCORED:
+            raise ValueError(
+                f"splits = {list(self.splits)}: expected at least one, and none of those that are "
+                f"scored, {' and '.join(sorted(_SCORED))}"
+            )
 
 
 class Encoded(NamedTuple):
@@ -110,6 +120,10 @@ class Tokenizer:
         """The text of some tokens; special tokens leave none."""
         return self._backend.decode([int(each) for each in ids])
 
+    def vocabulary(self) -> Vocabulary:
+        """Where its words begin, and which tokens are no text."""
+        return vocabulary(self._backend, self._config)
+
     def save(self, folder: epath.PathLike) -> None:
         """Writes a folder that `load_tokenizer`, and `AutoTokenizer` of transformers, read."""
         folder = epath.Path(folder)
@@ -122,7 +136,7 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenize
     """Trains byte-level BPE.
 
     Args:
-      texts: serialised training contacts.
+      texts: serialised contacts.
       options: vocabulary size and case.
 
     Returns:

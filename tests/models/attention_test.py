@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +21,22 @@ def naive(query, key, value, mask, drop, rate):
     return jnp.einsum("bhnqs,bhnsk->bhnqk", layers.dropout(drop, weights, rate), value)
 
 
+def with_gradients(form, parts, tangent):
+    """What a form computes, and the gradients of its product with the tangent."""
+
+    @jax.jit
+    def both(*parts):
+        mixed, back = jax.vjp(form, *parts)
+        return mixed, back(tangent)
+
+    return both(*parts)
+
+
+def same(ours, expected, tolerance=1e-5):
+    for our, right in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(our, right, atol=tolerance)
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 def test_written_out_gradient_is_that_of_autodiff(rate):
     query, key, value, tangent = arrays(0, 4)
@@ -33,17 +47,12 @@ def test_written_out_gradient_is_that_of_autodiff(rate):
     drop = jax.random.key_data(jax.random.key(1)) if rate else None
 
     def both(function):
-        def scalar(query, key, value):
-            return jnp.sum(function(query, key, value, mask, drop, rate) * tangent)
+        def form(*parts):
+            return function(*parts, mask, drop, rate)
 
-        return function(query, key, value, mask, drop, rate), jax.grad(scalar, (0, 1, 2))(
-            query, key, value
-        )
+        return with_gradients(form, (query, key, value), tangent)
 
-    for ours, expected in zip(
-        jax.tree.leaves(both(attention.attend)), jax.tree.leaves(both(naive)), strict=True
-    ):
-        np.testing.assert_allclose(ours, expected, atol=1e-5)
+    same(both(attention.attend), both(naive))
 
 
 def row_of(*lengths, total):
@@ -53,22 +62,18 @@ def row_of(*lengths, total):
 
 
 def segments(kind, length):
-    """Of two rows: one document each, or several."""
+    """Of three rows, the last of padding alone: one document each, or several."""
     if kind == "padded":
-        return np.arange(length)[None] < np.array([length, length // 2])[:, None]
+        return np.arange(length)[None] < np.array([length, length // 2, 0])[:, None]
     third = length // 3
-    return np.stack(
-        [
-            row_of(third, 1, length - third - 1, total=length),
-            row_of(1, third + 2, third - 5, total=length),
-        ]
-    )
+    rows = (third, 1, length - third - 1), (1, third + 2, third - 5), ()
+    return np.stack([row_of(*lengths, total=length) for lengths in rows])
 
 
-def sees(segments, sight):
+def sees(given, sight):
     """Which token sees which, bool [B, T, T], from the words of `Sight`."""
-    here, there = np.ogrid[: segments.shape[1], : segments.shape[1]]
-    sees = (segments[:, :, None] == segments[:, None]) & (segments[:, None] != 0)
+    here, there = np.ogrid[: given.shape[1], : given.shape[1]]
+    sees = (given[:, :, None] == given[:, None]) & (given[:, None] != 0)
     if sight.window:
         sees = sees & (here // sight.window == there // sight.window)
     if sight.radius:
@@ -76,143 +81,119 @@ def sees(segments, sight):
     return sees
 
 
-def qkv(length, seed=0, batch=2, heads=2, width=4):
-    keys = jax.random.split(jax.random.key(seed), 4)
-    return [jax.random.normal(key, (batch, heads, length, width)) for key in keys]
+def inputs(given, heads=2, width=4):
+    """Query, key and value of rows; and a tangent that is 0 at padding, whose states are free."""
+    batch, length = given.shape
+    keys = jax.random.split(jax.random.key(0), 4)
+    *parts, tangent = (jax.random.normal(key, (batch, heads, length, width)) for key in keys)
+    return parts, zero_padding(given, tangent)
 
 
-def by_mask(seen, query, key, value):
-    scores = jnp.einsum("bhqk,bhsk->bhqs", query, key)
-    scores = jnp.where(jnp.asarray(seen)[:, None], scores, layers.MASKED)
-    return jnp.einsum("bhqs,bhsk->bhqk", jax.nn.softmax(scores, axis=-1), value)
+def zero_padding(given, x):
+    return np.where((given != 0)[:, None, :, None], x, 0)
 
 
-def with_gradients(form, parts, real, tangent):
-    """What a form computes of real tokens, and its gradients by query, key and value."""
-    real = jnp.asarray(real)[:, None, :, None]
-
-    @jax.jit
-    def both(*parts):
-        def total(*parts):
-            mixed = jnp.where(real, form(*parts), 0.0)
-            return jnp.sum(mixed * tangent), mixed
-
-        return jax.value_and_grad(total, (0, 1, 2), has_aux=True)(*parts)
-
-    (_, mixed), gradients = both(*parts)
-    return mixed, gradients
+def form(given, sight, implementation="xla", layout=WHOLE):
+    return lambda *parts: attention.attention(
+        *parts, jnp.asarray(given), sight, implementation, layout
+    )
 
 
-def same(ours, expected, tolerance=1e-5):
-    for our, right in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(our, right, atol=tolerance)
+@jax.jit
+def by_mask(seen, parts, tangent):
+    """A softmax over [T, T] as it reads."""
+
+    def naive(query, key, value):
+        scores = jnp.einsum("bhqk,bhsk->bhqs", query, key)
+        scores = jnp.where(seen[:, None], scores, layers.MASKED)
+        return jnp.einsum("bhqs,bhsk->bhqk", jax.nn.softmax(scores, axis=-1), value)
+
+    return with_gradients(naive, parts, tangent)
 
 
 @pytest.mark.parametrize("rows", ["padded", "packed"])
 @pytest.mark.parametrize(
-    ("length", "sight", "layout"),
+    ("length", "sight", "block_by_block"),
     [
-        (23, Sight(), WHOLE),
-        (23, Sight(window=5), WHOLE),
-        (23, Sight(radius=1), WHOLE),
-        (23, Sight(radius=4), WHOLE),
-        (23, Sight(radius=11), WHOLE),  # more than half: both neighbours of a block stand over
-        (23, Sight(radius=22), WHOLE),  # the whole row
-        (131, Sight(), Layout(store_bytes=0)),  # blocks of 128 queries
-        (261, Sight(window=130), Layout(store_bytes=0)),
+        (23, Sight(), False),
+        (23, Sight(window=5), False),
+        (23, Sight(radius=4), False),
+        (23, Sight(radius=13), False),  # two blocks, longer together than the row
+        (23, Sight(radius=22), False),  # the whole row
+        (131, Sight(), True),  # 128 queries and 3
+        (261, Sight(window=130), True),
     ],
-    ids=str,
 )
-def test_xla_is_a_masked_softmax(rows, length, sight, layout):
-    *parts, tangent = qkv(length)
+def test_xla_is_a_masked_softmax(rows, length, sight, block_by_block):
     given = segments(rows, length)
+    parts, tangent = inputs(given)
+    layout = Layout(store_bytes=0) if block_by_block else WHOLE
+    mixed, gradients = with_gradients(form(given, sight, layout=layout), parts, tangent)
+    assert np.all(np.isfinite(mixed))
+    expected, expected_gradients = by_mask(sees(given, sight), parts, tangent)
+    same(zero_padding(given, mixed), zero_padding(given, expected))
+    same(gradients, expected_gradients)
 
-    def ours(*parts):
-        return attention.attention(*parts, jnp.asarray(given), sight, "xla", layout)
 
-    expected = functools.partial(by_mask, sees(given, sight))
-    real = given != 0
-    same(with_gradients(ours, parts, real, tangent), with_gradients(expected, parts, real, tangent))
-
-
-@pytest.mark.parametrize("sight", [Sight(), Sight(window=6), Sight(radius=2)], ids=str)
+@pytest.mark.parametrize("sight", [Sight(), Sight(window=6), Sight(radius=2)])
 def test_a_token_sees_what_its_sight_says(sight):
     """By gradient: what a token's state depends on is exactly what it may see."""
-    query, key, value, _ = qkv(17)
     given = segments("packed", 17)
+    (query, key, value), _ = inputs(given, heads=1, width=2)
 
-    def of_values(value):
-        mixed = attention.attention(query, key, value, jnp.asarray(given), sight, "xla", WHOLE)
-        return jnp.sum(mixed, axis=(1, 3))
+    @jax.jit
+    @jax.jacrev
+    def slope(value):
+        return jnp.sum(form(given, sight)(query, key, value), axis=(1, 3))
 
-    slope = np.abs(jax.jacrev(of_values)(value)).sum(axis=(3, 5))  # [B, T, B, T]
-    assert np.all(slope[0, :, 1] == 0)  # neither row looks into the other
-    for row, real in enumerate(given != 0):
-        np.testing.assert_array_equal(slope[row, :, row][real] > 0, sees(given, sight)[row][real])
-
-
-def test_a_row_of_padding_alone_is_finite():
-    *parts, tangent = qkv(9)
-    nothing = np.zeros((2, 9), bool)
-    for sight in (Sight(), Sight(radius=2)):
-
-        def form(*parts, sight=sight):
-            return attention.attention(*parts, jnp.asarray(nothing), sight, "xla", WHOLE)
-
-        for leaf in jax.tree.leaves(with_gradients(form, parts, ~nothing, tangent)):
-            assert np.all(np.isfinite(leaf))
+    depends = np.abs(slope(value)).sum(axis=(3, 5)) > 0  # [B, T, B, T]
+    for row, seen in enumerate(sees(given, sight)):
+        real = given[row] != 0
+        np.testing.assert_array_equal(depends[row, :, row][real], seen[real])
+        assert not depends[row][:, np.arange(3) != row].any()  # no row looks into another
 
 
 def test_local_attention_never_builds_all_pairs():
-    length, heads, radius = 2048, 2, 16
+    length, heads = 2048, 2
+    given = np.ones((1, length), bool)
     shape = jax.ShapeDtypeStruct((1, heads, length, 8), jnp.float32)
 
-    def total(query, key, value, sight, layout):
-        real = jnp.ones((1, length), bool)
-        return jnp.sum(attention.attention(query, key, value, real, sight, "xla", layout) ** 2)
+    def memory(sight, layout=WHOLE):
+        def total(*parts):
+            return jnp.sum(form(given, sight, layout=layout)(*parts) ** 2)
 
-    def memory(sight, layout):
-        step = jax.jit(jax.grad(functools.partial(total, sight=sight, layout=layout), (0, 1, 2)))
-        analysis = step.lower(shape, shape, shape).compile().memory_analysis()
-        return analysis.temp_size_in_bytes
+        step = jax.jit(jax.grad(total, (0, 1, 2))).lower(shape, shape, shape)
+        return step.compile().memory_analysis().temp_size_in_bytes
 
-    pairs = heads * length * length * 4
-    assert memory(Sight(), WHOLE) > pairs
+    pairs = 4 * heads * length**2
+    assert memory(Sight()) > pairs
     assert memory(Sight(), Layout(store_bytes=0)) < 0.5 * pairs  # block by block
-    assert memory(Sight(radius=radius), WHOLE) < 0.2 * pairs
+    assert memory(Sight(radius=16)) < 0.2 * pairs
 
 
-@pytest.mark.parametrize("rows", ["padded", "packed"])
-@pytest.mark.parametrize("sight", [Sight(), Sight(window=100), Sight(radius=9)], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "sight"),
+    [("packed", Sight(window=140)), ("padded", Sight(radius=9))],
+)
 def test_splash_interpreted_is_xla(rows, sight):
-    *parts, tangent = qkv(150)
     given = segments(rows, 150)
-
-    def form(implementation, *parts):
-        return attention.attention(*parts, jnp.asarray(given), sight, implementation, WHOLE)
-
-    same(
-        *(
-            with_gradients(functools.partial(form, name), parts, given != 0, tangent)
-            for name in ("splash", "xla")
-        )
-    )
+    parts, tangent = inputs(given)
+    mixed, gradients = with_gradients(form(given, sight, "splash"), parts, tangent)
+    expected, expected_gradients = with_gradients(form(given, sight), parts, tangent)
+    same(zero_padding(given, mixed), zero_padding(given, expected))
+    same(gradients, expected_gradients)
 
 
 def test_splash_goes_over_a_mesh():
     mesh = sharding.make_mesh(2, 2, 2)
     layout = Layout.on(mesh, ("data", "fsdp"), ("tensor",), ("tensor",))
-    *parts, tangent = qkv(130, batch=4, heads=4)
-    given = np.concatenate([segments("packed", 130), segments("packed", 130)[::-1]])
-
-    def form(implementation, layout, *parts):
-        return attention.attention(
-            *parts, jnp.asarray(given), Sight(radius=5), implementation, layout
-        )
-
-    ours = with_gradients(functools.partial(form, "splash", layout), parts, given != 0, tangent)
-    expected = with_gradients(functools.partial(form, "xla", WHOLE), parts, given != 0, tangent)
-    same(ours, expected)
+    given = np.concatenate([segments(rows, 130)[:2] for rows in ("packed", "padded")])
+    parts, tangent = inputs(given)
+    sight = Sight(radius=5)
+    mixed, gradients = with_gradients(form(given, sight, "splash", layout), parts, tangent)
+    expected, expected_gradients = with_gradients(form(given, sight), parts, tangent)
+    same(zero_padding(given, mixed), zero_padding(given, expected))
+    same(gradients, expected_gradients)
 
 
 ABLE = {

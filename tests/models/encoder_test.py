@@ -13,6 +13,15 @@ from jaxcoder.models.encoder import EncoderOptions
 OPTIONS = EncoderOptions(
     vocab_size=50, width=16, layers=2, heads=2, feedforward=32, window=4, dropout=0.0
 )
+# Two periods of a global and a local layer, and a global one that runs alone.
+MODERN = dataclasses.replace(
+    OPTIONS,
+    family="modernbert",
+    layers=5,
+    global_every=2,
+    local_attention=4,
+    norm_epsilon=1e-5,
+)
 
 
 @functools.cache
@@ -113,9 +122,36 @@ def test_a_window_sees_itself_and_the_convolution_its_margin(convolution, reach)
     assert list(sees) == list(range(4 - reach, 8 + reach))
 
 
-@pytest.mark.parametrize("convolution", [0, 3])
-def test_padding_and_neighbours_change_nothing(convolution):
-    options = dataclasses.replace(OPTIONS, convolution=convolution)
+def test_a_local_layer_sees_its_neighbours_and_a_global_one_all():
+    options = dataclasses.replace(MODERN, layers=3, global_every=3)
+    params = variables(options)
+
+    def seen(params):
+        def state(table):
+            changed = {**params, "embedding": {**params["embedding"], "word": table}}
+            return jnp.sum(states(options, changed, np.arange(25)[None], [23])[0, 11] ** 3)
+
+        slope = np.abs(jax.grad(state)(params["embedding"]["word"])).sum(-1)
+        return list(np.flatnonzero(slope > 0))
+
+    assert seen(params) == list(range(23))
+    # Without the global layer's attention, two local layers reach 2 × 2 tokens.
+    kernel = params["layers"]["attention"]["output"]["kernel"].at[0].set(0)
+    attention = {**params["layers"]["attention"], "output": {"kernel": kernel}}
+    assert seen({**params, "layers": {**params["layers"], "attention": attention}}) == list(
+        range(7, 16)
+    )
+
+
+FAMILIES = {
+    "bert": OPTIONS,
+    "convolution": dataclasses.replace(OPTIONS, convolution=3),
+    "modernbert": MODERN,
+}
+
+
+@pytest.mark.parametrize("options", FAMILIES.values(), ids=FAMILIES)
+def test_padding_and_neighbours_change_nothing(options):
     params, document = variables(options), tokens(0, 7)
     alone = states(options, params, document[None], [7])[0]
     for length in (8, 13):
@@ -126,22 +162,66 @@ def test_padding_and_neighbours_change_nothing(convolution):
         assert np.all(np.isfinite(batch))
 
 
-@pytest.mark.parametrize("change", [{"remat": True}, {"unroll": 1}, {"remat": True, "unroll": 1}])
-def test_remat_and_loop_change_nothing(change):
-    options = dataclasses.replace(OPTIONS, dropout=0.2, convolution=3)
-    params, ids = variables(options), tokens(0, 2, 10)
+@pytest.mark.parametrize("family", ["convolution", "modernbert"])
+def test_packed_documents_are_as_alone(family):
+    options = dataclasses.replace(
+        FAMILIES[family], window=16
+    )  # bert's packed rows are at most a window
+    params, row = variables(options), tokens(0, 1, 16)
+    segments = np.array([[5] * 7 + [2] + [9] * 6 + [0] * 2], np.int32)
+    packed = apply(options, params, row, segments, None)[0]
+    for start, stop in ((0, 7), (7, 8), (8, 14)):
+        alone = states(options, params, row[:, start:stop], [stop - start])[0]
+        np.testing.assert_allclose(packed[start:stop], alone, atol=2e-5)
+    if options.family == "bert":
+        with pytest.raises(ValueError, match="packed rows of 16 tokens: expected at most window"):
+            apply(dataclasses.replace(options, window=15), params, row, segments, None)
 
-    def gradient(options):
-        def total(params):
-            return jnp.sum(states(options, params, ids, [10, 7], jax.random.key(3)) ** 2)
 
-        return jax.grad(total)(params)
+@functools.cache
+def dropped_gradient(options):
+    """The gradient by all parameters, with dropout."""
+    options = dataclasses.replace(options, dropout=0.2)
+    ids = tokens(0, 2, 10)
 
-    changed = gradient(dataclasses.replace(options, **change))
+    @jax.jit
+    @jax.grad
+    def total(params):
+        return jnp.sum(states(options, params, ids, [10, 7], jax.random.key(3)) ** 2)
+
+    return total(variables(dataclasses.replace(options, remat=False, unroll=0, frozen=-1)))
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("convolution", {"remat": True}),
+        ("convolution", {"unroll": 1}),
+        ("modernbert", {"remat": True, "unroll": 2}),
+    ],
+    ids=str,
+)
+def test_remat_and_loop_change_nothing(family, change):
+    options = FAMILIES[family]
+    changed = dropped_gradient(dataclasses.replace(options, **change))
     for ours, expected in zip(
-        jax.tree.leaves(changed), jax.tree.leaves(gradient(options)), strict=True
+        jax.tree.leaves(changed), jax.tree.leaves(dropped_gradient(options)), strict=True
     ):
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("family", "frozen"), [("convolution", 0), ("modernbert", 1)])
+def test_what_is_frozen_has_no_gradient_and_the_rest_its_own(family, frozen):
+    whole = dropped_gradient(FAMILIES[family])
+    part = dropped_gradient(dataclasses.replace(FAMILIES[family], frozen=frozen))
+    assert part.keys() == whole.keys()
+    for group, gradient in part.items():
+        for ours, full in zip(
+            jax.tree.leaves(gradient), jax.tree.leaves(whole[group]), strict=True
+        ):
+            still = {"layers": frozen, "final_norm": 0}.get(group, len(full))
+            assert np.all(ours[:still] == 0)
+            np.testing.assert_allclose(ours[still:], full[still:], rtol=1e-3, atol=1e-3)
 
 
 def test_dropout_differs_by_layer_and_by_key():

@@ -16,21 +16,33 @@ from jaxcoder.optim import OptimOptions
 LAYOUTS = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 1, 8), "mixed": (2, 2, 2)}
 
 
+BERT = EncoderOptions(
+    vocab_size=60,
+    width=32,
+    layers=2,
+    heads=8,
+    feedforward=64,
+    window=8,
+    convolution=3,
+    unroll=1,
+)
+MODERN = EncoderOptions(
+    family="modernbert",
+    vocab_size=60,
+    width=32,
+    layers=2,
+    heads=8,
+    feedforward=64,
+    local_attention=6,
+    global_every=2,
+    frozen=1,
+)
+
+
 def model(kind):
     # 59 labels, in chunks of 3 for each of up to 8 shards: neither divides the other.
-    return CoderOptions(
-        EncoderOptions(
-            vocab_size=60,
-            width=32,
-            layers=2,
-            heads=8,
-            feedforward=64,
-            window=8,
-            convolution=3,
-            unroll=1,
-        ),
-        HeadOptions(kind=kind, num_labels=59, chunk=3),
-    )
+    head = HeadOptions(kind="cross" if kind == "cross" else "laat", num_labels=59, chunk=3)
+    return CoderOptions(MODERN if kind == "modernbert" else BERT, head)
 
 
 def batch(seed):
@@ -51,6 +63,7 @@ def batch(seed):
 
 @functools.cache
 def five_steps(kind, sizes, devices):
+    """The parameters before, the state after, what each step said, and logits."""
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[:devices])
     its = steps.make_steps(
         mesh,
@@ -59,13 +72,14 @@ def five_steps(kind, sizes, devices):
         OptimOptions(learning_rate=1e-3, warmup_steps=2, total_steps=20, ema=0.9),
     )
     state, history = its.init(0), []
+    before = jax.tree.map(np.array, state.params)  # copies: training reuses the memory
     for seed in range(5):
         state, metrics = its.train(state, sharding.put_batch(batch(seed), its.batch_sharding))
         history.append({key: float(value) for key, value in metrics.items()})
     result = its.evaluate(
         its.evaluation_params(state), sharding.put_batch(batch(9), its.batch_sharding)
     )
-    return state, history, np.asarray(result["logits"])
+    return before, state, history, np.asarray(result["logits"])
 
 
 def test_there_are_eight_devices():
@@ -73,11 +87,12 @@ def test_there_are_eight_devices():
 
 
 @pytest.mark.parametrize(
-    ("kind", "layout"), [*(("laat", layout) for layout in LAYOUTS), ("cross", "mixed")]
+    ("kind", "layout"),
+    [*(("laat", layout) for layout in LAYOUTS), ("cross", "mixed"), ("modernbert", "mixed")],
 )
 def test_eight_devices_train_as_one(kind, layout):
-    state, history, logits = five_steps(kind, LAYOUTS[layout], 8)
-    one_state, one_history, one_logits = five_steps(kind, (1, 1, 1), 1)
+    _, state, history, logits = five_steps(kind, LAYOUTS[layout], 8)
+    _, one_state, one_history, one_logits = five_steps(kind, (1, 1, 1), 1)
     for ours, expected in zip(history, one_history, strict=True):
         assert ours == pytest.approx(expected, rel=2e-4)
     jax.tree.map(
@@ -88,9 +103,21 @@ def test_eight_devices_train_as_one(kind, layout):
     np.testing.assert_allclose(logits, one_logits, atol=2e-3)
 
 
+def test_what_is_frozen_stays_bit_by_bit():
+    """Under AdamW with decay, and split over devices; the other layers move."""
+    before, state, _, _ = five_steps("modernbert", LAYOUTS["mixed"], 8)
+    before, after = before["encoder"], jax.device_get(state.params["encoder"])
+    jax.tree.map(np.testing.assert_array_equal, after["embedding"], before["embedding"])
+    for old, new in zip(
+        jax.tree.leaves(before["layers"]), jax.tree.leaves(after["layers"]), strict=True
+    ):
+        np.testing.assert_array_equal(new[0], old[0])
+        assert np.all(np.any(new[1:] != old[1:], axis=tuple(range(1, new.ndim))))
+
+
 def test_state_lies_where_the_rules_say():
     def shares(layout):
-        state, _, _ = five_steps("laat", LAYOUTS[layout], 8)
+        _, state, _, _ = five_steps("laat", LAYOUTS[layout], 8)
         moments = next(part.mu for part in state.opt_state if hasattr(part, "mu"))
         return [
             {

@@ -1,0 +1,294 @@
+r"""Pretrains an encoder on text alone: masked language modelling.
+
+    jaxcoder pretrain --config configs/pretrain_codiesp.py --workdir runs/spanish \
+        --config.records.source_dir=final_dataset_v4_to_publish
+    jaxcoder train --config configs/codiesp.py --workdir runs/codiesp \
+        --config.records.source_dir=final_dataset_v4_to_publish \
+        --config.model.encoder.init=runs/spanish/encoder
+
+Contacts need no codes. Tokens are hidden, and the encoder learns to name them from what stands
+around them in the same document; documents are packed side by side in full rows. With
+--config.model.encoder.init=FOLDER it goes on from an encoder, published or pretrained.
+
+WORKDIR/encoder is the best encoder so far, by its loss on held-out text: a folder of Hugging Face
+with weights, config and tokenizer, which config.model.encoder.init of `jaxcoder train` takes. A run
+that was killed goes on when the same command is given again.
+"""
+
+import contextlib
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags, logging
+from etils import epath
+from tqdm import tqdm
+
+from jaxcoder import (
+    config_flag,
+    entry,
+    experiment,
+    packed_batches,
+    pretrained,
+    sharding,
+    start,
+    steps,
+)
+from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.errors import UserError
+from jaxcoder.experiment import PretrainExperiment
+from jaxcoder.masking import Vocabulary
+from jaxcoder.models.masked_lm import MaskedLMOptions
+from jaxcoder.objectives import MaskedWords
+from jaxcoder.packed_batches import Packed
+from jaxcoder.steps import Steps
+from jaxcoder.tokens import words
+from jaxcoder.tokens.data import TokenData
+from jaxcoder.train import prepare
+from jaxcoder.train_log import TrainLog, mean, peak_memory
+from jaxcoder.workdir import Workdir
+
+_BAR = ("loss", "masked_accuracy", "tokens_per_second", "padding_share")
+_ITEM = "masked_lm"  # of a checkpoint
+
+
+def define_flags() -> None:
+    """Declares the command's flags."""
+    entry.define_config_flag(PretrainExperiment)
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run; a run that it holds is continued.", required=True
+    )
+
+
+def main() -> None:
+    """Pretrains, and closes what is open whatever happens."""
+    with contextlib.ExitStack() as exits:
+        _pretrain(exits)
+
+
+def _pretrain(exits: contextlib.ExitStack) -> None:
+    """The run. The order in the loop is that of `train`: batch, step, log, evaluate, save."""
+    workdir = Workdir(flags.FLAGS.workdir, PretrainExperiment)
+    kept = workdir.read_config() if workdir.begun else None
+    config = start.resolved(flags.FLAGS.config.to_dict(), config_flag.given(), kept)
+    options = experiment.read(config, PretrainExperiment)
+    lead = jax.process_index() == 0
+    started = time.monotonic()
+
+    ################################# Data #################################
+
+    tokenizer = options.tokens.tokenizer.path
+    if kept and tokenizer and not epath.Path(tokenizer).exists():
+        logging.info("%s is gone; going on with the token records of this run", tokenizer)
+        data = workdir.open_tokens(options.data_dir)
+    else:
+        data = prepare(options)
+    model = _fitted(options, data)
+    length = packed_batches.row_length(options.packing, model.encoder)
+    packing, held_out = options.packing, (options.packing.held_out,)
+    rows = Packed(data, packing.splits, packing, length, options.seed)
+    judged = Packed(data, held_out, packing, length, most=packing.held_out_documents)
+    if lead:
+        for what, packed in (("to train on", rows), (f"of {packing.held_out}", judged)):
+            logging.info(
+                "%s: %d documents (%d without text left out), %d tokens; %d batches, rows of %d",
+                *(what, packed.documents, packed.without_text, packed.tokens),
+                *(packed.steps_per_epoch, length),
+            )
+    total_steps, warmup_steps, evaluate_every, checkpoint_every, log_every = experiment.schedule(
+        options.train, per_epoch=rows.steps_per_epoch, batch=rows.documents_per_step
+    )
+
+    ########################## Model and optimiser #########################
+
+    try:
+        mesh = sharding.make_mesh(**dataclasses.asdict(options.mesh))
+    except ValueError as error:
+        raise UserError(f"config.mesh: {error}") from None
+    shards = sharding.shard_count(mesh, sharding.DEFAULT_RULES.batch)
+    packed_batches.check_rows(packing, shards, "devices")
+    packed_batches.check_rows(packing, jax.process_count(), "processes")
+    optim_options = dataclasses.replace(
+        options.optim, total_steps=total_steps, warmup_steps=warmup_steps
+    )
+    vocabulary = _vocabulary(data, model.encoder.vocab_size, options.masking.whole_word)
+    objective = MaskedWords(model, options.masking, vocabulary)
+    try:
+        jitted = steps.jit_steps(mesh, objective, optim_options)
+    except ValueError as error:
+        raise UserError(f"config.mesh does not fit config.model: {error}") from None
+    if lead:
+        logging.info("attention: %s", jitted.attention)
+
+    ############################ Start, or go on ###########################
+
+    for change in workdir.check(config, data) if lead else ():
+        logging.info("changed since this run was last started: %s", change)
+    if lead and (lock := workdir.lock()):
+        exits.callback(lock.close)
+    checkpoints = Checkpoints(workdir.checkpoints)
+    progress = Progress(step=0, label_space=data.label_space.hash, metric="loss")
+    last = checkpoints.step("last")
+    if last is None:
+        state = jitted.init(options.seed)
+        where, say = jitted.state_shapes.params, logging.info if lead else logging.debug
+        state = dataclasses.replace(state, params=_begun(state.params, where, model, say))
+    else:
+        shapes = steps.to_items(jitted.state_shapes, _ITEM, jitted.state_shapes.params)
+        progress, items = checkpoints.restore(last, shapes, progress.label_space)
+        state = steps.from_items(items, _ITEM)
+        logging.info("going on from step %d of %d", last, total_steps)
+    if lead:  # after all that may refuse to go on
+        workdir.create(config, data)
+    log = exits.enter_context(TrainLog(workdir, progress.step)) if lead else None
+
+    ################################# Loop #################################
+
+    bar = tqdm(
+        total=total_steps,
+        initial=progress.step,
+        unit="step",
+        disable=not (lead and sys.stderr.isatty()),
+    )
+    feed, patience = rows.batches(progress.step), options.train.patience or total_steps
+    recent: list[tuple[Mapping[str, jax.Array], int]] = []
+    speeds: list[float] = []
+    accuracy = ""
+    while progress.step < total_steps and progress.evaluations_since_best < patience:
+        batch = next(feed)
+        state, metrics = jitted.train(state, sharding.put_batch(batch, jitted.batch_sharding))
+        recent.append((metrics, batch["tokens"].size * jax.process_count()))
+        progress = dataclasses.replace(progress, step=progress.step + 1)
+        step = progress.step
+        evaluating = step % evaluate_every == 0 or step == total_steps
+        saving = evaluating or step % checkpoint_every == 0
+        bar.update()
+
+        if saving or step % log_every == 0:  # at each save, so that a resumed run logs the same
+            if log:
+                numbers = mean(recent, log.seconds)
+                log.write(step, numbers, "train")
+                speeds.append(numbers["tokens_per_second"])
+                bar.set_postfix({key: f"{numbers[key]:.3g}" for key in _BAR})
+            recent = []
+
+        if evaluating:
+            params = jitted.evaluation_params(state)
+            scores = evaluate(jitted, params, judged)
+            progress = progress.judged(scores["loss"], larger=False)
+            if log:
+                log.write(step, scores, packing.held_out)
+                shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
+                bar.write(
+                    f"step {step} of {total_steps}: {packing.held_out} {shown}", file=sys.stderr
+                )
+            if progress.best_step == step:  # before the checkpoint, which says that this is there
+                accuracy = f", masked accuracy {scores['masked_accuracy']:.4f}"
+                whole = sharding.whole(params, mesh)
+                if lead:
+                    pretrained.save(workdir.encoder, model.encoder, whole, data.tokenizer)
+            if log:
+                log.seconds()  # an evaluation's time is not the training's
+
+        if saving:
+            params = jitted.evaluation_params(state)
+            checkpoints.save(progress, steps.to_items(state, _ITEM, params))
+
+    ############################### Leave it ###############################
+
+    checkpoints.close()
+    bar.close()
+    if lead:
+        early = (
+            f" ({patience} evaluations without improvement end a run)"
+            if progress.step < total_steps
+            else ""
+        )
+        verdict = (
+            "not evaluated yet"
+            if progress.best_value is None
+            else f"best at step {progress.best_step} (loss {progress.best_value:.4f}{accuracy} on "
+            f"{packing.held_out}): {workdir.encoder}"
+        )
+        speed = f"{statistics.median(speeds):,.0f} tokens/s, " if speeds else ""
+        print(
+            f"{workdir.path}: {progress.step} of {total_steps} steps{early}, {verdict}; {speed}"
+            f"{time.monotonic() - started:.0f} s, peak memory {peak_memory():.1f} GiB"
+        )
+
+
+def evaluate(jitted: Steps, params: Any, judged: Packed) -> dict[str, float]:
+    """Scores held-out text; its masks are the same every time, and for every model.
+
+    Args:
+      jitted: steps of `MaskedWords`.
+      params: as from `evaluation_params`.
+      judged: the text.
+
+    Returns:
+      `loss`, in nats a hidden token; `masked_accuracy`, share in [0, 1] of the hidden tokens that
+      are the most probable one in their place; and `masked_tokens`, how many there are.
+    """
+    sums: dict[str, jax.Array] = {}
+    for batch in judged.batches(0, judged.steps_per_epoch):
+        scores = jitted.evaluate(params, sharding.put_batch(batch, jitted.batch_sharding))
+        sums = {key: sums.get(key, 0.0) + jnp.sum(value) for key, value in scores.items()}
+    numbers = {key: float(value) for key, value in sums.items()}
+    hidden = max(numbers["hidden"], 1.0)
+    return {
+        "loss": numbers["loss"] / hidden,
+        "masked_accuracy": numbers["correct"] / hidden,
+        "masked_tokens": numbers["hidden"],
+    }
+
+
+def _fitted(options: PretrainExperiment, data: TokenData) -> MaskedLMOptions:
+    """The model with the sizes that the tokenizer decides; a checkpoint brings its own."""
+    encoder = options.model.encoder
+    if not encoder.init:
+        encoder = dataclasses.replace(
+            encoder, vocab_size=data.tokenizer.vocab_size, pad_id=data.tokenizer.pad_id
+        )
+    return MaskedLMOptions(encoder)
+
+
+def _vocabulary(data: TokenData, rows: int, whole_word: bool) -> Vocabulary:
+    """What masking has to know of a tokenizer's tokens, and of the rows that the table has more."""
+    found = data.tokenizer.vocabulary()
+    words.check(found, whole_word)
+    spare = (0, rows - len(found.special))
+    begins = np.zeros_like(found.special) if found.begins_word is None else found.begins_word
+    return Vocabulary(
+        np.pad(begins, spare), np.pad(found.special, spare, constant_values=True), found.mask_id
+    )
+
+
+def _begun(params: Any, shapes: Any, model: MaskedLMOptions, say: Callable[[str], None]) -> Any:
+    """Random parameters, or those of the checkpoint that the config names.
+
+    Args:
+      params: random ones.
+      shapes: the same as `jax.ShapeDtypeStruct` with shardings.
+      model: the model.
+      say: takes a line about what was read.
+    """
+    name = model.encoder.init
+    if not name:
+        return params
+    loaded = {"encoder": pretrained.load(name, model.encoder, say)}
+    head = pretrained.load_masked_lm(name, model.encoder)
+    if head is None:
+        say(f"{name} has nothing that predicts hidden tokens: this part starts anew")
+    else:
+        loaded["masked_lm"] = head
+    return params | {key: jax.tree.map(start.put, loaded[key], shapes[key]) for key in loaded}
+
+
+if __name__ == "__main__":
+    entry.launch(define_flags, main, __doc__)
