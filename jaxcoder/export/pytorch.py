@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 import torch
+from transformers.utils import logging as transformers_logging
 
 from jaxcoder import weights
 from jaxcoder.export import side_files
@@ -74,6 +75,7 @@ def compare(folder: pathlib.Path, root: str, reference: Reference, sample: Sampl
     Raises:
       UserError: another token, or a logit or a probability that differs by more than is allowed.
     """
+    transformers_logging.disable_progress_bar()  # it does not ask whether this is a terminal
     model = getattr(_module(folder / CODE), root).from_pretrained(folder)
     documents = model.reader.documents(sample.contacts)
     reference.check_tokens([each.ids for each in documents])
