@@ -46,6 +46,7 @@ def get_config(arg: str = "tables") -> ConfigDict:
             "feedforward": 3072,
             "convolution": 3,
             "window": 256,
+            "attention_dropout": 0.0,  # the kernels of TPUs and GPUs have none
             "dtype": "bfloat16",
             "remat": True,
         },

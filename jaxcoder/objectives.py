@@ -21,10 +21,10 @@ class Objective(Protocol):
     """A model and its loss."""
 
     def on(self: _Self, layout: Layout) -> tuple[_Self, str]:
-        """Decides what computes the attention.
+        """Says on what devices it is computed.
 
         Returns:
-          The objective with that decided, and the decision, for people.
+          The objective there, and what computes its attention, for people.
 
         Raises:
           ValueError: attention that the devices cannot compute.
@@ -62,9 +62,8 @@ class Coding:
 
     def on(self, layout: Layout) -> tuple["Coding", str]:
         """See `Objective`."""
-        encoder, attention = self.model.encoder.on(layout.platform)
-        model = dataclasses.replace(self.model, encoder=encoder)
-        return dataclasses.replace(self, model=model, layout=layout), attention
+        attention = self.model.encoder.attention_in(layout)
+        return dataclasses.replace(self, layout=layout), attention
 
     def init(self, rng: jax.Array) -> Params:
         """See `Objective`."""
@@ -145,9 +144,8 @@ class MaskedWords:
 
     def on(self, layout: Layout) -> tuple["MaskedWords", str]:
         """See `Objective`."""
-        encoder, attention = self.model.encoder.on(layout.platform, packed=True)
-        model = dataclasses.replace(self.model, encoder=encoder)
-        return dataclasses.replace(self, model=model, layout=layout), attention
+        attention = self.model.encoder.attention_in(layout, packed=True)
+        return dataclasses.replace(self, layout=layout), attention
 
     def init(self, rng: jax.Array) -> Params:
         """See `Objective`."""

@@ -12,6 +12,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcoder import losses, optim, sharding
+from jaxcoder.errors import UserError
 from jaxcoder.models import coder
 from jaxcoder.models.layout import Layout
 from jaxcoder.objectives import Batch, Coding, Metrics, Objective
@@ -192,11 +193,14 @@ def jit_steps(
       rules: what is split over which mesh axes.
 
     Raises:
-      ValueError: an axis of the parameters that the mesh does not divide, or attention that its
-        devices cannot compute.
+      UserError: attention that the devices cannot compute.
+      ValueError: an axis of the parameters that the mesh does not divide.
     """
     layout = Layout.on(mesh, rules.batch, rules.heads, rules.labels)
-    objective, attention = objective.on(layout)
+    try:
+        objective, attention = objective.on(layout)
+    except ValueError as error:
+        raise UserError(f"config.model.encoder.{error}") from None
     init = functools.partial(init_state, objective, optim_options)
     shapes = jax.eval_shape(init, 0)
     logical = state_logical_axes(objective, optim_options, shapes)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
 from jaxcoder.models.coder import CoderOptions
+from jaxcoder.models.layout import Layout
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.steps import Steps, make_steps
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
@@ -71,12 +73,15 @@ def restore(
     model = experiment.fitted_model(
         options, tokenizer.vocab_size, tokenizer.pad_id, len(label_space)
     )
-    # What computes the attention is of the machine, and this may be another one than training's.
-    encoder = dataclasses.replace(
-        model.encoder, attention="auto", dtype=dtype or model.encoder.dtype
-    )
+    encoder = dataclasses.replace(model.encoder, dtype=dtype or model.encoder.dtype)
+    mesh = _mesh(options)
+    try:
+        encoder.attention_in(Layout.on(mesh))
+    except ValueError as error:  # trained on other hardware
+        print(f"config.model.encoder.{error}; this machine chooses", file=sys.stderr)
+        encoder = dataclasses.replace(encoder, attention="auto")
     model = dataclasses.replace(model, encoder=encoder)
-    steps = make_steps(_mesh(options), model, options.loss, options.optim)
+    steps = make_steps(mesh, model, options.loss, options.optim)
     shapes = {"coder": steps.state_shapes.params}
     progress, items = checkpoints.restore(step, shapes, label_space.hash)
     checkpoints.close()

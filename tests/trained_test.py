@@ -109,3 +109,10 @@ def test_a_run_without_a_checkpoint_yet_says_so(make_workdir):
         step.rmtree()
     with pytest.raises(UserError, match="holds no checkpoint yet; train first, or wait"):
         trained.restore(workdir)
+
+
+def test_attention_of_another_machine_is_computed_as_this_one_can_and_said(make_workdir, capsys):
+    encoder = CONFIG["model"]["encoder"] | {"attention": "splash", "attention_dropout": 0.0}
+    trained.restore(make_workdir(model={"encoder": encoder}))
+    said = capsys.readouterr().err
+    assert "attention = 'splash': it runs on TPUs" in said and "this machine chooses" in said

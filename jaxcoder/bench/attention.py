@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcoder import entry
+from jaxcoder import entry, sharding
 from jaxcoder.errors import UserError
 from jaxcoder.models.attention import IMPLEMENTATIONS, Sight, attention, choose
 from jaxcoder.models.layers import MASKED
@@ -61,11 +61,14 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed steps of each way")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args(argv)
-    dtype, layout = jnp.dtype(options.dtype), Layout.of(jax.default_backend())
+    dtype, layout = (
+        jnp.dtype(options.dtype),
+        Layout.on(sharding.make_mesh(devices=jax.devices()[:1])),
+    )
     ways: dict[str, Callable[..., jax.Array]] = {"naive": naive}
     for name in IMPLEMENTATIONS[1:]:
         try:
-            choose(name, layout.platform, options.dtype, options.head_width, 0.0, packed=False)
+            choose(name, layout, options.dtype, options.head_width, 0.0, packed=False)
         except ValueError as error:
             print(f"not here: {error}")
         else:

@@ -37,13 +37,18 @@ class Sight:
 
 
 def choose(
-    wanted: str, platform: str, dtype: str, head_width: int, dropout_rate: float, packed: bool
+    wanted: str,
+    layout: Layout,
+    dtype: str,
+    head_width: int,
+    dropout_rate: float,
+    packed: bool,
 ) -> tuple[str, str]:
-    """Decides what computes the attention on a platform.
+    """Decides what computes the attention.
 
     Args:
       wanted: one of `IMPLEMENTATIONS`.
-      platform: of the devices: `cpu`, `gpu` or `tpu`.
+      layout: the devices.
       dtype: of activations.
       head_width: K.
       dropout_rate: share of attention weights dropped.
@@ -55,6 +60,7 @@ def choose(
     Raises:
       ValueError: what was wanted is impossible, with the reason.
     """
+    platform = layout.platform
     obstacles = {"xla": "", "splash": "", "cudnn": ""}
     if dropout_rate:
         reason = f"it has no dropout of attention weights (attention_dropout is {dropout_rate:g})"
@@ -66,6 +72,8 @@ def choose(
         obstacles["cudnn"] = reason
     if dtype != "bfloat16":
         obstacles["cudnn"] = f"it takes bfloat16 (dtype is {dtype})"
+    if layout.no_cudnn:
+        obstacles["cudnn"] = layout.no_cudnn
     for name, home in (("splash", "tpu"), ("cudnn", "gpu")):
         if platform != home:
             obstacles[name] = f"it runs on {home.upper()}s (this is a {platform.upper()})"

@@ -59,7 +59,13 @@ class Encoder(nn.Module):
         """
         options, kinds = self.options, self.options.kinds
         number, period = options.layers, len(kinds)
-        layers = [Layer(options, sight, self.layout, parent=None) for sight, _ in kinds]
+        packed = segments_BxT.dtype != jnp.bool_
+        implementation, _ = options.attends(
+            self.layout, packed=packed, dropping=self.has_rng("dropout")
+        )
+        layers = [
+            Layer(options, sight, implementation, self.layout, parent=None) for sight, _ in kinds
+        ]
         head_width = options.width // options.heads
         rotary = [
             rotary_tables(position_BxT, head_width, theta) if theta else None for _, theta in kinds
@@ -119,7 +125,7 @@ class Encoder(nn.Module):
 
 def _init_layers(options: EncoderOptions, key: jax.Array) -> Any:
     """Parameters of all layers, stacked, with their logical axes."""
-    layer = Layer(options, Sight(), WHOLE, parent=None)
+    layer = Layer(options, Sight(), "xla", WHOLE, parent=None)
     x_1x1xD = jnp.zeros((1, 1, options.width), DTYPES[options.dtype])
 
     def one(key: jax.Array) -> Any:

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxcoder.models.attention import IMPLEMENTATIONS, Sight, choose
+from jaxcoder.models.layout import Layout
 
 FAMILIES = ("bert", "modernbert")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -43,7 +44,9 @@ class EncoderOptions:
         for none. It is the one part that sees over window borders.
       frozen: bottom layers that stay as they are, and with them embedding and convolution; −1
         freezes nothing.
-      attention: what computes it: `auto`, `xla`, `splash` (TPU) or `cudnn` (GPU, bfloat16).
+      attention: what computes it: `auto`, `xla`, `splash` (TPU) or `cudnn` (GPU, bfloat16). The
+        last two have no dropout of attention weights: set `attention_dropout` to 0 to train with
+        them.
       dtype: of activations, `float32` or `bfloat16`; parameters and softmax are float32.
       remat: recompute each layer in the backward pass instead of storing its activations.
       unroll: layers compiled one by one instead of as a loop; 0 for all where there are up to 4.
@@ -154,21 +157,29 @@ class EncoderOptions:
         local = (Sight(radius=self.local_attention // 2), self.theta_local)
         return ((Sight(), self.theta_global), *(local,) * (self.global_every - 1))
 
-    def on(self, platform: str, packed: bool = False) -> tuple["EncoderOptions", str]:
-        """Decides what computes the attention on a platform.
+    def attends(self, layout: Layout, *, packed: bool, dropping: bool) -> tuple[str, str]:
+        """Decides what computes the attention.
 
         Args:
-          platform: of the devices: `cpu`, `gpu` or `tpu`.
+          layout: the devices.
           packed: whether rows hold several documents.
+          dropping: whether there is dropout: in training alone.
 
         Returns:
-          The options with that decided, and the decision with its reason, for people.
+          The implementation, and why it is that one.
 
         Raises:
           ValueError: what `attention` wants is impossible there, with the reason.
         """
-        chosen, why = choose(
-            *(self.attention, platform, self.dtype, self.width // self.heads),
-            *(self.attention_rate, packed),
+        return choose(
+            *(self.attention, layout, self.dtype, self.width // self.heads),
+            *(self.attention_rate if dropping else 0.0, packed),
         )
-        return dataclasses.replace(self, attention=chosen), f"{chosen} ({why})"
+
+    def attention_in(self, layout: Layout, *, packed: bool = False) -> str:
+        """Says what computes the attention, for people; arguments and errors as of `attends`."""
+        (training, why), (plain, other) = (
+            self.attends(layout, packed=packed, dropping=dropping) for dropping in (True, False)
+        )
+        said = f"{training} ({why})"
+        return said if plain == training else f"{said}; in evaluation {plain} ({other})"

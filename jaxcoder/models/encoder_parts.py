@@ -51,11 +51,13 @@ class Layer(nn.Module):
     Attributes:
       options: the encoder's.
       sight: what a token sees.
+      implementation: what computes the attention, see `attention.attention`.
       layout: how the arrays lie on the devices.
     """
 
     options: EncoderOptions
     sight: Sight
+    implementation: str
     layout: Layout
 
     @nn.compact
@@ -100,7 +102,7 @@ class Layer(nn.Module):
             sight=self.sight,
             biases=options.family == "bert",
             dropout_rate=options.attention_rate,
-            implementation=options.attention,
+            implementation=self.implementation,
             layout=self.layout,
             dtype=DTYPES[options.dtype],
             name="attention",

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 MIB = 2**20
@@ -23,6 +24,7 @@ class Layout:
       store_bytes: that a device may hold of [B, L, T], or of a layer's [B, H, T, T], for the
         backward pass, instead of computing it again.
       platform: `cpu`, `gpu` or `tpu`.
+      no_cudnn: why these devices cannot compute cuDNN's attention; empty where they can.
       mesh: the devices, for kernels that XLA cannot split by itself; None for one device.
       batch_axes: mesh axes that split the rows of a batch.
       head_axes: mesh axes that split the attention heads.
@@ -33,6 +35,7 @@ class Layout:
     chunk_bytes: int = 4 * MIB
     store_bytes: int = 256 * MIB
     platform: str = "cpu"
+    no_cudnn: str = ""
     mesh: Mesh | None = None
     batch_axes: tuple[str, ...] = ()
     head_axes: tuple[str, ...] = ()
@@ -53,19 +56,33 @@ class Layout:
     def on(
         cls,
         mesh: Mesh,
-        batch_axes: tuple[str, ...],
-        head_axes: tuple[str, ...],
-        label_axes: tuple[str, ...],
+        batch_axes: tuple[str, ...] = (),
+        head_axes: tuple[str, ...] = (),
+        label_axes: tuple[str, ...] = (),
     ) -> "Layout":
         """Returns the layout of a mesh, by the mesh axes that split rows, heads and labels."""
+        device = mesh.devices.flat[0]
         return cls.of(
-            mesh.devices.flat[0].platform,
+            device.platform,
+            no_cudnn=_no_cudnn(device),
             batch=math.prod(mesh.shape[axis] for axis in batch_axes),
             labels=math.prod(mesh.shape[axis] for axis in label_axes),
             mesh=mesh,
             batch_axes=batch_axes,
             head_axes=head_axes,
         )
+
+
+def _no_cudnn(device: jax.Device) -> str:
+    """Why a GPU cannot compute cuDNN's attention: it wants NVIDIA's Ampere or newer."""
+    if device.platform != "gpu":
+        return ""
+    capability = getattr(device, "compute_capability", "")
+    if "cuda" not in device.client.platform_version.lower():
+        return "it runs on GPUs of NVIDIA"
+    if float(capability or 0) < 8:
+        return f"it takes GPUs of compute capability 8.0 or newer (this one has {capability})"
+    return ""
 
 
 WHOLE = Layout()

@@ -125,6 +125,8 @@ def score(
         options, params, masked.tokens_BxT, segments_BxT, place_BxM, rng, layout
     )
     word_VxD = params["encoder"]["embedding"]["word"]
+    if options.encoder.frozen >= 0:
+        word_VxD = jax.lax.stop_gradient(word_VxD)
     parts = vocabulary_loss.parts(len(target_BxM), target_BxM.shape[1], len(bias_V), layout)
     if not by_row:
         return naming_loss(x_BxMxD, word_VxD, bias_V, target_BxM, hidden_BxM, parts)
