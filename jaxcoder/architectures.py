@@ -1,6 +1,5 @@
 """Which published architectures the encoder can be: from Hugging Face's config to ours and back."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,7 +131,7 @@ def _own(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     found = {key: encoder[key] for key in SHAPE}
     if found["family"] == "bert" and not found["max_positions"]:  # then the window decides
         found["max_positions"] = encoder["window"] + found["position_offset"]
-    return found
+    return found | {"window": encoder["window"]}
 
 
 def write(encoder: EncoderOptions, masked_lm: bool, start_id: int, end_id: int) -> dict[str, Any]:
@@ -150,7 +149,7 @@ def write(encoder: EncoderOptions, masked_lm: bool, start_id: int, end_id: int) 
     """
     kind = model_type(encoder)
     if kind == OWN:
-        return {"model_type": OWN, "encoder": dataclasses.asdict(encoder)}
+        return {"model_type": OWN, "encoder": own(encoder)}
     modern = kind == "modernbert"
     names = _MODERNBERT if modern else _BERT
     config = {name: getattr(encoder, key) for key, name in names.items()}
@@ -184,6 +183,11 @@ def write(encoder: EncoderOptions, masked_lm: bool, start_id: int, end_id: int) 
             kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in rope.items()
         },
     }
+
+
+def own(encoder: EncoderOptions) -> dict[str, Any]:
+    """What a config of model type `jaxcoder` says of an encoder: its shape and its window."""
+    return {key: getattr(encoder, key) for key in (*SHAPE, "window")}
 
 
 def model_type(encoder: EncoderOptions) -> str:

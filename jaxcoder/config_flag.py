@@ -37,10 +37,20 @@ def define(defaults: type | None = None) -> None:
     flags.DEFINE_flag(_ConfigFlag(defaults))
 
 
-def given() -> frozenset[str]:
-    """Dotted keys, such as `model.encoder.width`, that file or command line set: no defaults."""
+def given(instead: str = "") -> frozenset[str]:
+    """Dotted keys, such as `model.encoder.width`, that file or command line set: no defaults.
+
+    Args:
+      instead: a key. Where the command line sets it, what the file says beside it does not count:
+        it was said of what this key replaces.
+    """
     flag = flags.FLAGS["config"]
-    return flag.in_file | config_flags.get_override_values(flag).keys()  # type: ignore[attr-defined]
+    in_file = flag.in_file  # type: ignore[attr-defined]
+    typed = config_flags.get_override_values(flag).keys()
+    if instead in typed:
+        beside = instead.rpartition(".")[0] + "."
+        in_file = frozenset(key for key in in_file if not key.startswith(beside))
+    return frozenset(in_file | typed)
 
 
 def read(arguments: Sequence[str], see: str) -> list[str]:

@@ -102,7 +102,11 @@ def _files(folder: epath.Path) -> list[epath.Path]:
             "opened, and is not: convert it where you trust it, with AutoModel.from_pretrained"
             "(FOLDER).save_pretrained(OTHER) of transformers"
         )
-    raise UserError(f"{folder}: no {WEIGHTS}; expected the weights of an encoder")
+    raise UserError(
+        f"{folder}: no {WEIGHTS}; expected the weights of an encoder. Pickles are not fetched: "
+        "convert them where you trust them, with AutoModel.from_pretrained(NAME)"
+        ".save_pretrained(FOLDER) of transformers"
+    )
 
 
 def _read(path: epath.Path) -> dict[str, np.ndarray]:

@@ -76,7 +76,7 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
     """The run. The order in the loop is that of `train`: batch, step, log, evaluate, save."""
     workdir = Workdir(flags.FLAGS.workdir, PretrainExperiment)
     kept = workdir.read_config() if workdir.begun else None
-    config = start.resolved(flags.FLAGS.config.to_dict(), config_flag.given(), kept)
+    config = start.resolved(flags.FLAGS.config.to_dict(), config_flag.given(start.INIT), kept)
     options = experiment.read(config, PretrainExperiment)
     lead = jax.process_index() == 0
     started = time.monotonic()

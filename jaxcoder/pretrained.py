@@ -45,7 +45,8 @@ def options_of(name: str, **given: Any) -> EncoderOptions:
     Args:
       name: as of `shape`.
       **given: other options, such as `dropout`; of the shape only what the checkpoint has too.
-        Without `window` that of bert is 512 tokens, or what its position table has.
+        Without `window` that of bert is the folder's own, or 512 tokens, or what its position
+        table has.
 
     Raises:
       UserError: as `shape`; or an option that contradicts the checkpoint, or is none.
@@ -55,6 +56,8 @@ def options_of(name: str, **given: Any) -> EncoderOptions:
 
 def with_shape(found: Mapping[str, Any], name: str, given: Mapping[str, Any]) -> EncoderOptions:
     """As `options_of`, of a shape that is known already."""
+    found, window = {**found}, found.get("window", _LONGEST_WINDOW)
+    found.pop("window", None)  # a choice, not a shape: other windows fit the same weights
     for key in found.keys() & given.keys():
         if given[key] != found[key]:
             raise UserError(
@@ -64,7 +67,7 @@ def with_shape(found: Mapping[str, Any], name: str, given: Mapping[str, Any]) ->
     values = {"init": name, **found, **given}
     if found["family"] == "bert":
         room = found["max_positions"] - found["position_offset"]
-        values.setdefault("window", min(_LONGEST_WINDOW, room))
+        values.setdefault("window", min(window, room))
         if values["window"] > room:
             raise UserError(
                 f"{_KEY}.window = {values['window']}: the position table of {name} has "

@@ -20,6 +20,8 @@ from jaxcoder.tokens.tokenizer import load_tokenizer
 Params = dict[str, Any]
 
 _ENCODER = "model.encoder."
+INIT = _ENCODER + "init"
+"""The key that names a checkpoint."""
 _SPARE_ROWS = 128  # word tables are often padded to a multiple of 64 or 128
 
 
@@ -51,7 +53,7 @@ def resolved(
     tokens = config.get("tokens", {})
     own = {key: value for key, value in encoder.items() if _ENCODER + key in given}
     before = kept["model"]["encoder"] if kept else {}
-    if before.get("init") == name:
+    if before.get("init"):
         shape = {key: before[key] for key in architectures.SHAPE}
         own.setdefault("window", before["window"])
         path = kept["tokens"]["tokenizer"]["path"] if kept else ""

@@ -56,7 +56,7 @@ def _train(exits: contextlib.ExitStack) -> None:
     """The run. The order in the loop is a contract: batch, step, log, evaluate, save."""
     workdir = Workdir(flags.FLAGS.workdir)
     kept = workdir.read_config() if workdir.begun else None
-    config = start.resolved(flags.FLAGS.config.to_dict(), config_flag.given(), kept)
+    config = start.resolved(flags.FLAGS.config.to_dict(), config_flag.given(start.INIT), kept)
     options = experiment.read(config)
     lead = jax.process_index() == 0
     started = time.monotonic()

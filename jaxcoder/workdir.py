@@ -171,6 +171,8 @@ class Workdir:
             ),
         ]
         for key, old, new in different:
+            if key.endswith(".init"):  # where the weights came from once; that folder may move
+                continue
             raise UserError(
                 f"config.{key} = {new!r}: this workdir was trained with {old!r}; "
                 "set it back, or train in a new workdir"

@@ -92,6 +92,18 @@ def test_what_is_given_is_told_from_defaults_even_if_it_is_the_same(config):
     assert given == set(keys)
 
 
+def test_a_key_of_the_command_line_may_replace_what_the_file_says_beside_it(config):
+    given: dict[str, frozenset[str]] = {}
+
+    def main():
+        given.update({key: config_flag.given(key) for key in ("group.size", "group.rate")})
+
+    arguments = ["--config", config, "--workdir=w", "--config.group.size=2"]
+    entry.launch(define_flags, main, "Usage.", arguments)
+    assert given["group.size"] == {"seed", "group.size"}
+    assert {"group.rate", "group.size"} < given["group.rate"], "the file sets it, not the user"
+
+
 def test_the_argument_of_a_config(config):
     assert launch(f"--config={config}:en", "--workdir=w")[0].group.options == {"language": "en"}
 

@@ -168,9 +168,21 @@ def _row(part):
 def test_what_transformers_cannot_compute_it_is_not_offered(tmp_path, options, kind):
     params = {"encoder": random_params(options)}
     tokenizer = train_tokenizer(iter(TEXTS), TokenizerOptions(vocab_size=300))
-    pretrained.save(tmp_path, options, params, tokenizer)
-    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind
+    there = dataclasses.replace(options, init="/home/of/somebody")
+    pretrained.save(tmp_path, there, params, tokenizer)
+    written = (tmp_path / "config.json").read_text()
+    assert json.loads(written)["model_type"] == kind and "somebody" not in written
     again = pretrained.options_of(str(tmp_path))
+    if kind == "jaxcoder":  # its window is among its positions, and need not be all of them
+        pretrained.save(
+            tmp_path,
+            dataclasses.replace(options, window=64, max_positions=258),
+            {"encoder": random_params(dataclasses.replace(options, window=64, max_positions=258))},
+            tokenizer,
+        )
+        assert pretrained.options_of(str(tmp_path)).window == 64
+        assert pretrained.options_of(str(tmp_path), window=32).window == 32
+        pretrained.save(tmp_path, options, params, tokenizer)
     assert (again.window, again.convolution) == (options.window, options.convolution)
     loaded = pretrained.load(str(tmp_path), again)
     table = loaded["embedding"].pop("token_type", np.zeros(1))

@@ -123,6 +123,9 @@ def test_a_run_that_goes_on_needs_the_checkpoint_no_more(folder, tmp_path):
         start.resolved(config(tmp_path / "there"), given())
     kept = json.loads(json.dumps(first))
     assert start.resolved(config(tmp_path / "there"), given(), kept) == first
+    moved = start.resolved(config(tmp_path / "elsewhere"), given(), kept)
+    assert moved["model"]["encoder"].pop("init") == str(tmp_path / "elsewhere")
+    assert moved["model"]["encoder"].items() <= first["model"]["encoder"].items()
     with pytest.raises(UserError, match="width = 32: .* has 16"):
         start.resolved(config(tmp_path / "there", width=32), given(width=32), kept)
 

@@ -79,6 +79,11 @@ def test_with_checkpoints_what_they_depend_on_may_not(workdir, data):
     other = {"encoder": {"width": 16, "layers": 3}}
     with pytest.raises(UserError, match=r"config\.model\.encoder\.layers = 3: .* trained with 2"):
         workdir.create(CONFIG | {"model": other}, data)
+    moved = CONFIG | {"model": {"encoder": CONFIG["model"]["encoder"] | {"init": "elsewhere"}}}
+    assert set(workdir.check(moved, data)) == {
+        "config.seed: was 1, now 0",
+        "config.model.encoder.init: was '', now 'elsewhere'",
+    }
     (data.tokenizer_dir / "tokenizer.json").write_text('{"other": 1}')
     with pytest.raises(UserError, match="is not the tokenizer that the data now have"):
         workdir.create(CONFIG, data)

@@ -35,7 +35,7 @@ def write(folder: pathlib.Path, coder: TrainedCoder, more: dict[str, Any]) -> di
     fusion = coder.tuned.fusion if coder.tuned and coder.lexicon else None
     config = {
         "model_type": architectures.OWN,
-        "encoder": {key: getattr(encoder, key) for key in (*architectures.SHAPE, "window")},
+        "encoder": architectures.own(encoder),
         "head": {key: getattr(head, key) for key in ("kind", "num_labels", "width")},
         "reading": dataclasses.asdict(coder.experiment.tokens.serialise),
         "special": {"start_id": coder.tokenizer.start_id, "end_id": coder.tokenizer.end_id},

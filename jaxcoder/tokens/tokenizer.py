@@ -20,7 +20,10 @@ SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 """Of a tokenizer trained here; a token's index is its id."""
 
 _FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
-_REMEDY = "expected the folder of a Hugging Face fast tokenizer"
+_REMEDY = (
+    "expected the folder of a Hugging Face fast tokenizer; from older ones (vocab.txt, merges.txt) "
+    "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(OTHER) of transformers makes one"
+)
 _SCORED = set(SPLITS) - {"train"}
 
 
