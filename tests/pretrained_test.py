@@ -98,7 +98,6 @@ def test_the_states_of_real_weights_are_those_of_transformers(minilm):
         expected = transformers.AutoModel.from_pretrained(minilm)(**theirs).last_hidden_state
     ours = states(options, params, tokens_BxT, valid_BxT)
     assert np.max(np.abs(ours - expected.numpy())[valid_BxT]) < 1e-5
-    assert parity.difference(minilm, (64, 1, 200)) < 1e-5
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert"])
