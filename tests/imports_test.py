@@ -28,11 +28,16 @@ ORDER = (
 BARE_PARTS = ("sharding", "models", "losses", "objectives", "optim", "steps", "metrics")
 BARE = {"jax", "flax", "optax", "numpy"}
 
-# Libraries of extras: the modules that may import one, by how they begin, and the extra.
+_TORCH = ("network", "modeling", "pytorch", "onnx")  # the others export without it
+# Libraries of extras: the modules that may import one, and the extra that has it.
 OPTIONAL = {
     "adbc_driver_postgresql": (("records.sources.database",), "postgres"),
     "apache_beam": (("records.runner",), "beam"),
-    "torch": (("bench.parity", "export."), "torch"),
+    "onnxruntime": (("export.onnx", "bench.export"), "onnx"),
+    "torch": (
+        ("bench.parity", "bench.export", *map("export.{}".format, _TORCH)),
+        "torch",
+    ),
 }
 
 
@@ -148,7 +153,7 @@ def test_what_is_imported_is_declared():
     for name in MODULES:
         for library in third_party(name):
             modules, extra = OPTIONAL.get(library, ((), ""))
-            if name.startswith(modules):
+            if name in modules:
                 assert library.replace("_", "-") in declared(extras[extra])
                 continue
             distributions = {each.lower().replace("_", "-") for each in owners.get(library, ())}

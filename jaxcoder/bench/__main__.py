@@ -1,6 +1,7 @@
 """Measures speed and memory of a part, as ratios within one run.
 
   jaxcoder bench attention         self-attention by length: time and peak memory of each way
+  jaxcoder bench export            an exported coder: documents/s in JAX, PyTorch and onnxruntime
   jaxcoder bench label_attention   the label head: peak memory and time against the naive form
   jaxcoder bench labs              a large laboratory relation: time and peak memory
   jaxcoder bench parity            the encoder against transformers in PyTorch: the max difference
@@ -20,8 +21,8 @@ from jaxcoder import entry
 from jaxcoder.errors import UserError
 
 NAMES = (
-    *("attention", "label_attention", "labs", "parity", "population", "records", "synthetic"),
-    "tokens",
+    *("attention", "export", "label_attention", "labs", "parity", "population", "records"),
+    *("synthetic", "tokens"),
 )
 
 

@@ -54,7 +54,12 @@ def main() -> None:
     started = time.monotonic()
     output = pathlib.Path(wanted.output)
     check_replaceable(output)  # before the long part
-    _check_installed(wanted.format)
+    if library := missing_library(wanted.format):
+        extra = "torch" if wanted.format == "pytorch" else "onnx"
+        raise UserError(
+            f"--format {wanted.format}: needs {library}, which is not installed; "
+            f"pip install 'jaxcoder[{extra}]'"
+        )
     workdir = Workdir(wanted.workdir)
     coder = restore(workdir)
     drawn = sample.draw(workdir, coder, wanted.data_dir)
@@ -98,14 +103,10 @@ def restore(workdir: Workdir) -> TrainedCoder:
     return coder
 
 
-def _check_installed(name: str) -> None:
-    for library in FORMATS[name]:
-        if importlib.util.find_spec(library) is None:
-            extra = "torch" if library == "torch" else "onnx"
-            raise UserError(
-                f"--format {name}: needs {library}, which is not installed; "
-                f"pip install 'jaxcoder[{extra}]'"
-            )
+def missing_library(name: str) -> str:
+    """The first library that a format needs and that is not installed; empty for none."""
+    absent = (each for each in FORMATS[name] if importlib.util.find_spec(each) is None)
+    return next(absent, "")
 
 
 if __name__ == "__main__":

@@ -60,9 +60,11 @@ class Reference:
         self.documents = [each.tokens for each in encoder(self._contacts)]
         self._apply = jax.jit(functools.partial(model.apply, coder.model))
 
-    def logits(self, tokens_BxT: np.ndarray, length_B: np.ndarray) -> np.ndarray:
-        """Logits of documents, float32 [B, L]."""
-        logits_BxL, _ = self._apply(self.params, tokens_BxT, length_B)
+    def logits(
+        self, tokens_BxT: np.ndarray, length_B: np.ndarray, params: Any = None
+    ) -> np.ndarray:
+        """Logits of documents, float32 [B, L]; `params` where they lie on a device already."""
+        logits_BxL, _ = self._apply(params or self.params, tokens_BxT, length_B)
         return np.asarray(logits_BxL)
 
     def predictions(self) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The PyTorch format: a folder that transformers loads, with its own readable code."""
 
+import json
 import pathlib
 import sys
 import types
@@ -14,7 +15,8 @@ from jaxcoder import weights
 from jaxcoder.export import side_files
 from jaxcoder.export.bundle import modeling_source
 from jaxcoder.export.modeling import CODE
-from jaxcoder.export.parity import Parity, Reference
+from jaxcoder.export.parity import Logits, Parity, Reference
+from jaxcoder.export.reader import CONFIG
 from jaxcoder.export.sample import Sample
 from jaxcoder.export.written import Written
 from jaxcoder.whole_file import write_bytes
@@ -64,31 +66,46 @@ def write(folder: pathlib.Path, reference: Reference, sample: Sample, name: str)
     write_bytes(folder / CODE, modeling_source(coder.lexicon is not None).encode())
     tensors = weights.to_torch(reference.params, coder.model.encoder, coder.model.head)
     write_bytes(folder / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
-    parity = compare(folder, root, reference, sample)
+    parity = compare(folder, reference, sample)
     own = {CODE: "the model, all of its code", WEIGHTS: "weights, float32"}
     return Written("PyTorch", own | files, _USAGE.format(folder=name, code=CODE, root=root), parity)
 
 
-def compare(folder: pathlib.Path, root: str, reference: Reference, sample: Sample) -> Parity:
+def compare(folder: pathlib.Path, reference: Reference, sample: Sample) -> Parity:
     """Compares an exported folder, by its own code, with the coder in JAX.
 
     Raises:
       UserError: another token, or a logit or a probability that differs by more than is allowed.
     """
-    transformers_logging.disable_progress_bar()  # it does not ask whether this is a terminal
-    model = getattr(_module(folder / CODE), root).from_pretrained(folder)
+    model = load(folder)
     documents = model.reader.documents(sample.contacts)
     reference.check_tokens([each.ids for each in documents])
+    parity = reference.compare(_logits_of(model))
+    predictions = model.predict(sample.contacts, top=len(reference.coder.label_space))
+    return parity._replace(probabilities=reference.compare_predictions(predictions))
 
+
+def load(folder: pathlib.Path) -> Any:
+    """The model of an exported folder, by its own code."""
+    transformers_logging.disable_progress_bar()  # it does not ask whether this is a terminal
+    root = json.loads((folder / CONFIG).read_text())["architectures"][0]
+    return getattr(_module(folder / CODE), root).from_pretrained(folder)
+
+
+def logits_of(folder: pathlib.Path) -> Logits:
+    """What an exported folder computes."""
+    return _logits_of(load(folder))
+
+
+def _logits_of(model: Any) -> Logits:
     def logits(tokens_BxT: np.ndarray, length_B: np.ndarray) -> np.ndarray:
         mask_BxT = np.arange(tokens_BxT.shape[1]) < length_B[:, None]
         with torch.inference_mode():
             result = model(torch.from_numpy(tokens_BxT).long(), torch.from_numpy(mask_BxT).long())
-        return result.logits.numpy()
+        array: np.ndarray = result.logits.numpy()
+        return array
 
-    parity = reference.compare(logits)
-    predictions = model.predict(sample.contacts, top=len(reference.coder.label_space))
-    return parity._replace(probabilities=reference.compare_predictions(predictions))
+    return logits
 
 
 def _module(path: pathlib.Path) -> Any:

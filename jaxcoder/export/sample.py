@@ -29,13 +29,14 @@ class Sample(NamedTuple):
     trained_on: int | None
 
 
-def draw(workdir: Workdir, coder: TrainedCoder, data_dir: str) -> Sample:
+def draw(workdir: Workdir, coder: TrainedCoder, data_dir: str, size: int = SIZE) -> Sample:
     """Draws a sample of the validation split, or of another where there is none.
 
     Args:
       workdir: of the coder.
       coder: decides what a contact with nothing to code is.
       data_dir: where the records lie; that of the config when empty. They need not be there.
+      size: contacts, where there are as many.
 
     Returns:
       The sample; made-up texts of as many lengths where the records are not there.
@@ -43,20 +44,24 @@ def draw(workdir: Workdir, coder: TrainedCoder, data_dir: str) -> Sample:
     try:
         data = workdir.open_tokens(data_dir)
         split = next(each for each in ("validation", "test", "train") if each in data.splits)
-        contacts = _of_split(data, split, coder)
+        contacts = _of_split(data, split, coder, size)
         trained_on = len(data.lengths("train")) if "train" in data.splits else None
     except (UserError, StopIteration):
         if data_dir:
             raise
-        return Sample(made_up(coder), "made-up texts", None)
+        return Sample(made_up(coder, size), "made-up texts", None)
     return Sample(contacts, f"contacts of the {split} split", trained_on)
 
 
-def _of_split(data: TokenData, split: str, coder: TrainedCoder) -> list[dict[str, Any]]:
+def _of_split(data: TokenData, split: str, coder: TrainedCoder, size: int) -> list[dict[str, Any]]:
     contacts, lengths = data.contacts().split(split), data.lengths(split)
     by_length = np.argsort(lengths, kind="stable")[::-1]
     rest = by_length[LONGEST:]
-    spread = rest[np.linspace(0, len(rest) - 1, SIZE - LONGEST).astype(int)] if len(rest) else rest
+    spread = (
+        rest[np.linspace(0, len(rest) - 1, max(size - LONGEST, 0)).astype(int)]
+        if len(rest)
+        else rest
+    )
     chosen = dict.fromkeys([*by_length[:LONGEST].tolist(), *spread.tolist()])
     sections = coder.experiment.tokens.serialise.sections
     found = [contacts[number] for number in chosen]
@@ -72,11 +77,11 @@ def as_json(contact: Contact) -> dict[str, Any]:
     return value
 
 
-def made_up(coder: TrainedCoder) -> list[dict[str, Any]]:
+def made_up(coder: TrainedCoder, size: int) -> list[dict[str, Any]]:
     """Contacts of random tokens, from a few to more than the coder reads."""
     rng = np.random.default_rng(0)
     most = coder.experiment.tokens.serialise.max_tokens
-    lengths = np.geomspace(4, most * 1.25, SIZE).astype(int)
+    lengths = np.geomspace(4, most * 1.25, size).astype(int)
     contacts: list[dict[str, Any]] = []
     for number, length in enumerate(lengths):
         ids = rng.integers(0, coder.tokenizer.vocab_size, length)

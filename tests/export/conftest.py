@@ -24,7 +24,7 @@ ENCODERS = {
     "bert": {"layers": 2},
     # RoBERTa's positions, and documents of several windows, the last of them not full.
     "windows": {"layers": 1, "convolution": 3, "position_offset": 2, "token_types": 1},
-    "modernbert": {"family": "modernbert", "layers": 4, "local_attention": 8},
+    "modernbert": {"family": "modernbert", "layers": 2, "local_attention": 8},
 }
 
 
