@@ -50,7 +50,7 @@ class TrainedCoder:
 
 
 def restore(
-    workdir: Workdir, which: str = "best", *, alone: bool = False, dtype: str = ""
+    workdir: Workdir, which: str = "best", *, alone: bool = False, exact: bool = False
 ) -> TrainedCoder:
     """Reads a coder from a workdir.
 
@@ -58,7 +58,7 @@ def restore(
       workdir: of a training run, finished or not.
       which: the `best` checkpoint or the `last`.
       alone: the network alone, whatever the config fuses it with.
-      dtype: of activations; that of the config when empty.
+      exact: in float32 and without the kernels of an accelerator, whatever the config says.
 
     Raises:
       UserError: there is no checkpoint, or config, label space or tokenizer do not fit it.
@@ -73,7 +73,9 @@ def restore(
     model = experiment.fitted_model(
         options, tokenizer.vocab_size, tokenizer.pad_id, len(label_space)
     )
-    encoder = dataclasses.replace(model.encoder, dtype=dtype or model.encoder.dtype)
+    encoder = model.encoder
+    if exact:
+        encoder = dataclasses.replace(encoder, dtype="float32", attention="xla")
     mesh = _mesh(options)
     try:
         encoder.attention_in(Layout.on(mesh))

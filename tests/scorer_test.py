@@ -9,7 +9,8 @@ from sklearn.metrics import log_loss
 
 from jaxcoder import scorer, sharding, trained
 from jaxcoder.experiment import Experiment
-from jaxcoder.fusion import Weights
+from jaxcoder.fusion_weights import Weights
+from jaxcoder.models.coder import CoderOptions
 from jaxcoder.trained import TrainedCoder
 from jaxcoder.workdir import Tuned
 
@@ -33,7 +34,9 @@ def make_coder(tuned=None, lexicon=None):
     placed = sharding.put_batch(result, ROWS)
     steps = types.SimpleNamespace(batch_sharding=ROWS, evaluate=lambda params, batch: placed)
     space = types.SimpleNamespace(hash="of the label space")
-    return TrainedCoder(Experiment(), space, None, 7, tuned, 0.5, lexicon, steps, None)
+    return TrainedCoder(
+        Experiment(), space, None, CoderOptions(), 7, tuned, 0.5, lexicon, steps, params=None
+    )
 
 
 def test_the_loss_of_a_fused_coder_is_that_of_its_probabilities():

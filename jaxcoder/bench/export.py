@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     reference = Reference(coder, drawn.contacts)
     batches = _batches(reference.documents, options.batch)
     with tempfile.TemporaryDirectory() as scratch:
-        runs = {"JAX": _jax(reference), **_exported(reference, drawn, pathlib.Path(scratch))}
+        runs = {"JAX": _jax(reference), **_exported(reference, pathlib.Path(scratch))}
         times = _times(runs, batches, options.repeats)
     count, tokens = len(reference.documents), sum(map(len, reference.documents))
     print(
@@ -79,7 +79,7 @@ def _jax(reference: Reference) -> Run:
     return functools.partial(reference.logits, params=params)
 
 
-def _exported(reference: Reference, drawn: sample.Sample, scratch: pathlib.Path) -> dict[str, Run]:
+def _exported(reference: Reference, scratch: pathlib.Path) -> dict[str, Run]:
     """Exports to both formats, says what that cost, and returns what computes with them."""
     from jaxcoder.export import onnx, pytorch  # an extra
 
@@ -88,7 +88,7 @@ def _exported(reference: Reference, drawn: sample.Sample, scratch: pathlib.Path)
         folder = scratch / name
         folder.mkdir()
         started = time.perf_counter()
-        written = module.write(folder, reference, drawn, name)
+        written = module.write(folder, reference, name)
         seconds = time.perf_counter() - started
         size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
         print(

@@ -15,6 +15,7 @@ replaces an earlier export alone.
 import importlib
 import importlib.util
 import pathlib
+import sys
 import time
 
 from absl import flags
@@ -52,8 +53,8 @@ def main() -> None:
     """
     wanted = flags.FLAGS
     started = time.monotonic()
+    check_replaceable(wanted.output)  # before the long part
     output = pathlib.Path(wanted.output)
-    check_replaceable(output)  # before the long part
     if library := missing_library(wanted.format):
         extra = "torch" if wanted.format == "pytorch" else "onnx"
         raise UserError(
@@ -63,11 +64,13 @@ def main() -> None:
     workdir = Workdir(wanted.workdir)
     coder = restore(workdir)
     drawn = sample.draw(workdir, coder, wanted.data_dir)
+    if drawn.without:
+        print(f"compared on {drawn.origin}: {drawn.without}", file=sys.stderr)
     reference = Reference(coder, drawn.contacts)
     writer = importlib.import_module(f"jaxcoder.export.{wanted.format}")
     name = output.absolute().name
     with whole_folder(wanted.output) as folder:
-        written = writer.write(folder, reference, drawn, name)
+        written = writer.write(folder, reference, name)
         card = model_card(name, workdir, coder, drawn, written)
         write_bytes(folder / README, card.encode())
         parity = written.parity
@@ -88,12 +91,12 @@ def main() -> None:
 
 
 def restore(workdir: Workdir) -> TrainedCoder:
-    """Reads the best checkpoint of a workdir, in float32.
+    """Reads the best checkpoint of a workdir, to compute in float32.
 
     Raises:
       UserError: there is none, or its threshold has yet to be tuned.
     """
-    coder = trained.restore(workdir, dtype="float32")
+    coder = trained.restore(workdir, exact=True)
     check_fused(coder, workdir.path, "best")
     if coder.tuned is None:
         raise UserError(

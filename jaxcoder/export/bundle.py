@@ -7,10 +7,12 @@ comments; imports stand once, at the top.
 
 import ast
 import importlib.resources
+import pathlib
 import sys
+import types
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxcoder import __version__
 
@@ -61,8 +63,22 @@ def reader_source(fused: bool) -> str:
         needs="numpy, tokenizers",
         usage="",
     )
-    root = "FusedReader" if fused else "Reader"
-    return header + "\n" + bundle((*_READER, *(_LEXICON if fused else ())), root)
+    modules = (*_READER, *(_LEXICON if fused else ()))
+    return header + "\n" + bundle(modules, reader_class(fused))
+
+
+def reader_class(fused: bool) -> str:
+    """Returns the name of the class in `reading_jaxcoder.py` that is the reader."""
+    return "FusedReader" if fused else "Reader"
+
+
+def load(path: pathlib.Path) -> Any:
+    """Imports an exported file as it stands in its folder, without leaving bytecode beside it."""
+    module = types.ModuleType(f"exported_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses look their annotations up
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
+    return module
 
 
 class _Statement(NamedTuple):

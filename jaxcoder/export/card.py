@@ -45,12 +45,6 @@ def model_card(
     """
     parity = written.parity
     files = "\n".join(f"| `{file}` | {text} |" for file, text in written.files.items())
-    through = ""
-    if parity.probabilities is not None:
-        through = (
-            f" Probabilities, all the way from the contacts, differ by at most "
-            f"{parity.probabilities:.1g}."
-        )
     return f"""\
 # {name}
 
@@ -77,8 +71,9 @@ checkpoint of training step {coder.step}.
 ## Parity
 
 On {parity.documents} {sample.origin}, the logits of this folder and those of the coder in JAX
-differ by at most {parity.logits:.1g} (the greatest is {parity.greatest:.1f}), in float32 on a
-CPU.{through} With more than {TOLERANCE:g}, an export is refused.
+differ by at most {parity.logits:.1g} (the greatest is {parity.greatest:.1f}); probabilities, all
+the way from the contacts, by at most {parity.probabilities:.1g}. Both computed in float32, this
+folder on a CPU and JAX on {parity.platform}. With more than {TOLERANCE:g}, an export is refused.
 
 ## Intended use, and limits
 
@@ -108,6 +103,10 @@ def _model(coder: TrainedCoder) -> str:
         f"of longer ones the {reading.keep} of each section",
         f"- a code is assigned where its probability exceeds {coder.threshold:.4g}",
     ]
+    if (trained_in := coder.experiment.model.encoder.dtype) != "float32":
+        lines.append(
+            f"- computes in float32; it was trained, and its scores below measured, in {trained_in}"
+        )
     if coder.lexicon is not None:
         lines.insert(2, "- fused with a lexicon of strings that were evidence in training")
     return "\n".join(lines)

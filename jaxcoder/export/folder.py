@@ -32,12 +32,7 @@ def whole_folder(path: epath.PathLike) -> Iterator[pathlib.Path]:
     Raises:
       UserError: something else is there, or another process exports to the same place.
     """
-    if "://" in os.fspath(path):
-        raise UserError(
-            f"--output {path}: expected a folder of this machine; copy it to the bucket afterwards"
-        )
-    target = pathlib.Path(path).absolute()
-    check_replaceable(target)
+    target = check_replaceable(path)
     hidden, old = (target.with_name(f".{target.name}.{what}") for what in ("export", "old"))
     hidden.mkdir(parents=True, exist_ok=True)
     try:
@@ -45,24 +40,36 @@ def whole_folder(path: epath.PathLike) -> Iterator[pathlib.Path]:
     except BlockingIOError:
         raise UserError(f"{target}: another process exports to it; wait for it") from None
     with held or contextlib.nullcontext():
+        if old.exists() and not target.exists():  # killed between the two renames
+            old.rename(target)
         _empty(hidden)
         try:
             yield hidden
             check_replaceable(target)
-            _replace(target, hidden, old)
-        finally:
+        except BaseException:
             shutil.rmtree(hidden, ignore_errors=True)
+            raise
+        _replace(target, hidden, old)
 
 
-def check_replaceable(target: pathlib.Path) -> None:
+def check_replaceable(path: epath.PathLike) -> pathlib.Path:
     """Checks that an export may take a place.
 
+    Returns:
+      The place.
+
     Raises:
-      UserError: what is there is not an export, or has files that the export did not write.
+      UserError: it lies in a bucket, or what is there is not an export, or has files that the
+        export did not write.
     """
+    if "://" in os.fspath(path):
+        raise UserError(
+            f"--output {path}: expected a folder of this machine; copy it to the bucket afterwards"
+        )
+    target = pathlib.Path(path).absolute()
     remedy = "choose another --output, or move it away"
     if not target.exists():
-        return
+        return target
     if not target.is_dir():
         raise UserError(f"--output {target}: a file; expected a folder; {remedy}")
     present = {
@@ -71,7 +78,7 @@ def check_replaceable(target: pathlib.Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     if not present:
-        return
+        return target
     try:
         written = {*json.loads((target / RECORD).read_text())["files"], RECORD}
     except (OSError, ValueError, KeyError, TypeError):
@@ -82,6 +89,7 @@ def check_replaceable(target: pathlib.Path) -> None:
         raise UserError(
             f"--output {target}: an export, but {more[0]} in it is not the export's; {remedy}"
         )
+    return target
 
 
 def write_record(folder: pathlib.Path, content: Mapping[str, Any]) -> None:

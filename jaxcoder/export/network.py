@@ -4,6 +4,7 @@ Axes, as suffixes of names: B contacts, T tokens, W window, D width, H heads, K 
 F feed-forward width, L labels, P the width in which labels and tokens are compared.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 CHUNK_BYTES = 64 * 2**20
-"""Of one array [B, labels, T]: so many labels look over the documents at a time."""
+"""Of one array [B, labels, T or P]: so many labels look over the documents at a time."""
 
 
 def mask_of(seen: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
@@ -313,12 +314,19 @@ class LabelAttention(nn.Module):
 
     def looks(
         self, query_LxP: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
-    ) -> list[tuple[slice, torch.Tensor]]:
-        """Returns, chunk by chunk, Σ_t softmax_t(query_l · key_t + mask_t) value_t."""
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yields, chunk by chunk, Σ_t softmax_t(query_l · key_t + mask_t) value_t.
+
+        A chunk's [B, chunk, P] has become logits before the next one is made.
+        """
         labels = query_LxP.shape[0]
-        size = self.chunk or max(128, CHUNK_BYTES // (4 * keys.shape[0] * keys.shape[1]))
-        chunks = [slice(start, min(start + size, labels)) for start in range(0, labels, size)]
-        return [(chunk, self._look(query_LxP[chunk], keys, values, mask)) for chunk in chunks]
+        size = self.chunk or self._fitting(keys.shape[0], max(keys.shape[1], values.shape[2]))
+        for start in range(0, labels, size):
+            chunk = slice(start, min(start + size, labels))
+            yield chunk, self._look(query_LxP[chunk], keys, values, mask)
+
+    def _fitting(self, batch: int, width: int) -> int:
+        return max(128, CHUNK_BYTES // (4 * batch * width))
 
     def _look(
         self, query_CxP: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor

@@ -11,13 +11,11 @@ from torch import nn
 
 from jaxcoder import architectures, weights
 from jaxcoder.export import side_files
-from jaxcoder.export.bundle import reader_source
+from jaxcoder.export.bundle import reader_class
 from jaxcoder.export.modeling import JaxcoderConfig, JaxcoderModel
 from jaxcoder.export.parity import Logits, Reference
-from jaxcoder.export.sample import Sample
-from jaxcoder.export.written import READER_CODE, Written
+from jaxcoder.export.written import Written
 from jaxcoder.trained import TrainedCoder
-from jaxcoder.whole_file import write_bytes
 
 GRAPH = "model.onnx"
 CHUNK = 2048
@@ -58,30 +56,24 @@ class _Logits(nn.Module):
         return self.model(input_ids, attention_mask).logits
 
 
-def write(folder: pathlib.Path, reference: Reference, sample: Sample, name: str) -> Written:
+def write(folder: pathlib.Path, reference: Reference, name: str) -> Written:
     """Writes the graph, reads it back, and compares it with the coder in JAX.
 
     Args:
       folder: where.
-      reference: the coder.
-      sample: contacts to compare on.
+      reference: the coder, and the contacts to compare on.
       name: of the folder, for the example in its README.
 
     Raises:
       UserError: the two are further apart than is allowed.
     """
     coder = reference.coder
-    fused = coder.lexicon is not None
-    files = side_files.write(folder, coder, {})
-    write_bytes(folder / READER_CODE, reader_source(fused).encode())
+    files = side_files.write_with_reader(folder, coder)
     write_graph(network(coder, reference), folder / GRAPH)
-    parity = reference.compare(logits_of(folder))
-    own = {
-        GRAPH: "the network with its weights, float32",
-        READER_CODE: "from contacts to tokens, and from logits to codes",
-    }
-    root = "FusedReader" if fused else "Reader"
-    return Written("ONNX", own | files, _USAGE.format(folder=name, graph=GRAPH, root=root), parity)
+    parity = reference.compare(side_files.reader(folder), logits_of(folder))
+    own = {GRAPH: "the network with its weights, float32"}
+    usage = _USAGE.format(folder=name, graph=GRAPH, root=reader_class(coder.lexicon is not None))
+    return Written("ONNX", own | files, usage, parity)
 
 
 def logits_of(folder: pathlib.Path) -> Logits:

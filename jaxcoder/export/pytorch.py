@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import sys
-import types
 from typing import Any
 
 import numpy as np
@@ -12,12 +10,10 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from jaxcoder import weights
-from jaxcoder.export import side_files
-from jaxcoder.export.bundle import modeling_source
+from jaxcoder.export import bundle, side_files
 from jaxcoder.export.modeling import CODE
-from jaxcoder.export.parity import Logits, Parity, Reference
+from jaxcoder.export.parity import Logits, Reference
 from jaxcoder.export.reader import CONFIG
-from jaxcoder.export.sample import Sample
 from jaxcoder.export.written import Written
 from jaxcoder.whole_file import write_bytes
 
@@ -37,13 +33,12 @@ A contact is a text, or an object with `contact_id`, `notes`, `medications`, `la
 without `trust_remote_code`. Needs Python 3.11, torch and transformers."""
 
 
-def write(folder: pathlib.Path, reference: Reference, sample: Sample, name: str) -> Written:
+def write(folder: pathlib.Path, reference: Reference, name: str) -> Written:
     """Writes the folder's files, loads what was written, and compares it with the coder in JAX.
 
     Args:
       folder: where.
-      reference: the coder.
-      sample: contacts to compare on.
+      reference: the coder, and the contacts to compare on.
       name: of the folder, for the example in its README.
 
     Raises:
@@ -63,33 +58,20 @@ def write(folder: pathlib.Path, reference: Reference, sample: Sample, name: str)
             "dtype": "float32",
         },
     )
-    write_bytes(folder / CODE, modeling_source(coder.lexicon is not None).encode())
+    write_bytes(folder / CODE, bundle.modeling_source(coder.lexicon is not None).encode())
     tensors = weights.to_torch(reference.params, coder.model.encoder, coder.model.head)
     write_bytes(folder / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
-    parity = compare(folder, reference, sample)
+    model = load(folder)
+    parity = reference.compare(model.reader, _logits_of(model), model.predict)
     own = {CODE: "the model, all of its code", WEIGHTS: "weights, float32"}
     return Written("PyTorch", own | files, _USAGE.format(folder=name, code=CODE, root=root), parity)
-
-
-def compare(folder: pathlib.Path, reference: Reference, sample: Sample) -> Parity:
-    """Compares an exported folder, by its own code, with the coder in JAX.
-
-    Raises:
-      UserError: another token, or a logit or a probability that differs by more than is allowed.
-    """
-    model = load(folder)
-    documents = model.reader.documents(sample.contacts)
-    reference.check_tokens([each.ids for each in documents])
-    parity = reference.compare(_logits_of(model))
-    predictions = model.predict(sample.contacts, top=len(reference.coder.label_space))
-    return parity._replace(probabilities=reference.compare_predictions(predictions))
 
 
 def load(folder: pathlib.Path) -> Any:
     """The model of an exported folder, by its own code."""
     transformers_logging.disable_progress_bar()  # it does not ask whether this is a terminal
     root = json.loads((folder / CONFIG).read_text())["architectures"][0]
-    return getattr(_module(folder / CODE), root).from_pretrained(folder)
+    return getattr(bundle.load(folder / CODE), root).from_pretrained(folder)
 
 
 def logits_of(folder: pathlib.Path) -> Logits:
@@ -106,12 +88,3 @@ def _logits_of(model: Any) -> Logits:
         return array
 
     return logits
-
-
-def _module(path: pathlib.Path) -> Any:
-    """Imports a file without leaving its bytecode beside it."""
-    module = types.ModuleType(f"exported_{path.stem}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # where dataclasses look their annotations up
-    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
-    return module

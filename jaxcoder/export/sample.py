@@ -13,6 +13,7 @@ from jaxcoder.workdir import Workdir
 
 SIZE, LONGEST = 16, 4
 """Contacts of a sample, and of these those that are the split's longest."""
+MADE_UP = "made-up texts"
 
 
 class Sample(NamedTuple):
@@ -22,11 +23,13 @@ class Sample(NamedTuple):
       contacts: objects as `jaxcoder predict` reads them.
       origin: what they are, for the model card.
       trained_on: contacts of the training split; None where the records are not there.
+      without: why there are none of the records; empty where there are.
     """
 
     contacts: list[dict[str, Any]]
     origin: str
-    trained_on: int | None
+    trained_on: int | None = None
+    without: str = ""
 
 
 def draw(workdir: Workdir, coder: TrainedCoder, data_dir: str, size: int = SIZE) -> Sample:
@@ -40,17 +43,22 @@ def draw(workdir: Workdir, coder: TrainedCoder, data_dir: str, size: int = SIZE)
 
     Returns:
       The sample; made-up texts of as many lengths where the records are not there.
+
+    Raises:
+      UserError: `data_dir` is given, and the records do not lie there.
     """
     try:
         data = workdir.open_tokens(data_dir)
-        split = next(each for each in ("validation", "test", "train") if each in data.splits)
-        contacts = _of_split(data, split, coder, size)
-        trained_on = len(data.lengths("train")) if "train" in data.splits else None
-    except (UserError, StopIteration):
+    except UserError as error:
         if data_dir:
             raise
-        return Sample(made_up(coder, size), "made-up texts", None)
-    return Sample(contacts, f"contacts of the {split} split", trained_on)
+        return Sample(made_up(coder, size), MADE_UP, without=str(error))
+    trained_on = len(data.lengths("train")) if "train" in data.splits else None
+    for split in (each for each in ("validation", "test", "train") if each in data.splits):
+        if contacts := _of_split(data, split, coder, size):
+            return Sample(contacts, f"contacts of the {split} split", trained_on)
+    without = f"{data.path}: no contact has anything to code"
+    return Sample(made_up(coder, size), MADE_UP, trained_on, without)
 
 
 def _of_split(data: TokenData, split: str, coder: TrainedCoder, size: int) -> list[dict[str, Any]]:

@@ -5,8 +5,9 @@ import pathlib
 from typing import Any
 
 from jaxcoder import architectures
+from jaxcoder.export import bundle
 from jaxcoder.export.fused_reader import LEXICON
-from jaxcoder.export.reader import CONFIG, LABEL_SPACE
+from jaxcoder.export.reader import CONFIG, LABEL_SPACE, Reader
 from jaxcoder.trained import TrainedCoder
 from jaxcoder.whole_file import write_bytes, write_json
 
@@ -17,6 +18,8 @@ FILES = {
     "tokenizer_config.json": "the same, for transformers",
 }
 """From the name of a file to what it holds."""
+READER_CODE = "reading_jaxcoder.py"
+"""The code of the reader, in the formats whose network is not code."""
 LEXICON_FILE = {LEXICON: "lexicon: hashes of stems that stood for a code in training, no text"}
 
 
@@ -49,3 +52,20 @@ def write(folder: pathlib.Path, coder: TrainedCoder, more: dict[str, Any]) -> di
         return FILES
     write_bytes(folder / LEXICON, coder.lexicon.to_bytes())
     return FILES | LEXICON_FILE
+
+
+def write_with_reader(folder: pathlib.Path, coder: TrainedCoder) -> dict[str, str]:
+    """As `write`, and the code of the reader, for a network that is not code itself."""
+    source = bundle.reader_source(coder.lexicon is not None)
+    write_bytes(folder / READER_CODE, source.encode())
+    read = {READER_CODE: "from contacts to tokens, and from logits to codes"}
+    return read | write(folder, coder, {})
+
+
+def reader(folder: pathlib.Path) -> Reader:
+    """The reader of an exported folder, by the folder's own code."""
+    fused = (folder / LEXICON).exists()
+    found: Reader = getattr(bundle.load(folder / READER_CODE), bundle.reader_class(fused)).of(
+        folder
+    )
+    return found

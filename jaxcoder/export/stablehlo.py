@@ -10,10 +10,9 @@ import numpy as np
 import safetensors.numpy
 
 from jaxcoder.export import side_files
-from jaxcoder.export.bundle import reader_source
-from jaxcoder.export.parity import Reference
-from jaxcoder.export.sample import Sample
-from jaxcoder.export.written import READER_CODE, Written
+from jaxcoder.export.bundle import reader_class
+from jaxcoder.export.parity import EXACT, Reference
+from jaxcoder.export.written import Written
 from jaxcoder.models import coder as model
 from jaxcoder.models.layout import MIB, Layout
 from jaxcoder.whole_file import write_bytes
@@ -77,22 +76,19 @@ def padded_lengths(max_tokens: int) -> tuple[int, ...]:
     return tuple(sorted({-(-half // SHORTEST) * SHORTEST for half in halves}))
 
 
-def write(folder: pathlib.Path, reference: Reference, sample: Sample, name: str) -> Written:
+def write(folder: pathlib.Path, reference: Reference, name: str) -> Written:
     """Writes a program for each length and the weights, reads them back, and compares.
 
     Args:
       folder: where.
-      reference: the coder.
-      sample: contacts to compare on.
+      reference: the coder, and the contacts to compare on.
       name: of the folder, for the example in its README.
 
     Raises:
       UserError: what was written and the coder are further apart than is allowed.
     """
     coder = reference.coder
-    files = side_files.write(folder, coder, {})
-    fused = coder.lexicon is not None
-    write_bytes(folder / READER_CODE, reader_source(fused).encode())
+    files = side_files.write_with_reader(folder, coder)
     write_bytes(folder / WEIGHTS, safetensors.numpy.save(_flat(reference.params)))
     lengths = padded_lengths(coder.experiment.tokens.serialise.max_tokens)
     programs = {}
@@ -106,11 +102,10 @@ def write(folder: pathlib.Path, reference: Reference, sample: Sample, name: str)
         tokens_BxT = np.pad(tokens_BxT, ((0, 0), (0, padded - tokens_BxT.shape[1])))
         return np.asarray(programs[padded](reference.params, tokens_BxT, length_B))
 
-    parity = reference.compare(logits)
+    parity = reference.compare(side_files.reader(folder), logits)
     own = {
         **{f"logits_{each}.stablehlo": f"network, documents of {each} tokens" for each in lengths},
         WEIGHTS: "weights, float32",
-        READER_CODE: "from contacts to tokens, and from logits to codes",
     }
     usage = _USAGE.format(
         platforms=", ".join(PLATFORMS),
@@ -119,7 +114,7 @@ def write(folder: pathlib.Path, reference: Reference, sample: Sample, name: str)
         lengths=lengths,
         start=coder.tokenizer.start_id,
         end=coder.tokenizer.end_id,
-        root="FusedReader" if fused else "Reader",
+        root=reader_class(coder.lexicon is not None),
     )
     return Written("StableHLO", own | files, usage, parity)
 
@@ -143,7 +138,8 @@ def program(options: model.CoderOptions, params: Any, length: int) -> bytes:
         def of_one(tokens_T: jax.Array, length: jax.Array) -> jax.Array:
             return model.apply(options, params, tokens_T[None], length[None], layout=layout)[0][0]
 
-        return jax.vmap(of_one)(tokens_BxT, length_B)
+        with jax.default_matmul_precision(EXACT):
+            return jax.vmap(of_one)(tokens_BxT, length_B)
 
     (batch,) = jax.export.symbolic_shape("b")
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)

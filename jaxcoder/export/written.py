@@ -4,9 +4,6 @@ from typing import NamedTuple
 
 from jaxcoder.export.parity import Parity
 
-READER_CODE = "reading_jaxcoder.py"
-"""The code of the reader, in the formats whose network is not code."""
-
 
 class Written(NamedTuple):
     """A folder's network and what is known of it.

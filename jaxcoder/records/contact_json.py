@@ -39,7 +39,7 @@ def contact_of(value: Any, sections: Sequence[str], found: Callable[[str, str], 
       ValueError: no object, a missing id, a value of another type, or nothing to code. The message
         holds keys and types, and no text of the contact.
     """
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise ValueError(
             f"a JSON {_kind(value)}: expected an object with contact_id and notes or text"
         )
@@ -86,7 +86,7 @@ def _count_unknown(
     value: Mapping[str, Any], known: Collection[str], where: str, findings: Finding
 ) -> None:
     """Counts the keys that nobody reads; a key that is no plain name is not shown."""
-    for key in value.keys() - set(known):
+    for key in map(str, value.keys() - set(known)):
         plain = re.fullmatch(r"[A-Za-z_][\w.-]{0,29}", key, re.ASCII)
         near = difflib.get_close_matches(key.lower(), known, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
@@ -102,7 +102,7 @@ def _rows(row: type[Row], value: Mapping[str, Any], key: str, findings: Finding)
     rows = []
     for number, cell in enumerate(cells):
         where = f"{key}[{number}]"
-        if not isinstance(cell, dict):
+        if not isinstance(cell, Mapping):
             raise ValueError(f"{where} is a JSON {_kind(cell)}: expected an object")
         names = [field.name for field in dataclasses.fields(row)]
         _count_unknown(cell, names, f"{key}.", findings)

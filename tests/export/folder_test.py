@@ -45,6 +45,16 @@ def test_what_a_killed_export_left_goes_with_the_next(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_killed_between_the_two_renames_and_the_old_export_comes_back(tmp_path):
+    with whole_folder(tmp_path / "out") as folder:
+        write(folder, "first")
+    (tmp_path / "out").rename(tmp_path / ".out.old")
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out"):
+        raise RuntimeError
+    assert (tmp_path / "out" / "a.txt").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_two_exports_to_one_place_are_refused(tmp_path):
     with (
         whole_folder(tmp_path / "out") as folder,
@@ -70,5 +80,5 @@ def test_what_an_export_did_not_write_stays(tmp_path):
     (tmp_path / "out" / "notes.txt").write_text("")
     with pytest.raises(UserError, match=r"notes\.txt in it is not the export's"):
         check_replaceable(tmp_path / "out")
-    with pytest.raises(UserError, match="a folder of this machine"), whole_folder("gs://a/b"):
-        pass
+    with pytest.raises(UserError, match="a folder of this machine"):
+        check_replaceable("gs://a/b")
