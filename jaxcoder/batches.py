@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grain
-import jax
 import numpy as np
 
 from jaxcoder import batch_plan, buckets
 from jaxcoder.batch_plan import BatchOptions, Planned
 from jaxcoder.errors import UserError
+from jaxcoder.sharding import Share
 from jaxcoder.tokens.data import MINI, Record, TokenData
 
 Batch = dict[str, np.ndarray]
@@ -94,6 +94,12 @@ class TrainingPlan:
         epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
         return self._epoch(epoch)[step - self._first_steps[epoch]]
 
+    def contacts_at(self, step: int) -> list[int]:
+        """Numbers of the contacts in the batch that is number `step`, mini-documents left out."""
+        items = self.at(step).items
+        contacts: list[int] = items[(items >= 0) & (items < self._contacts)].tolist()
+        return contacts
+
     def epoch(self, epoch: int) -> list[Planned]:
         """The batches of an epoch, in order; items count contacts from 0, then mini-documents."""
         return self._epoch(epoch)
@@ -106,21 +112,19 @@ class TrainingPlan:
 
     def batches(
         self,
-        start_step: int = 0,
-        process_index: int | None = None,
-        process_count: int | None = None,
+        start_step: int,
+        share: Share,
     ) -> Iterator[Batch]:
         """Makes batches, without end, in a thread of their own.
 
         Args:
           start_step: number of the first batch.
-          process_index: of this process; JAX's own when None.
-          process_count: JAX's own when None.
+          share: which rows this process makes.
 
         Raises:
-          UserError: rows that the number of processes does not divide.
+          UserError: rows that cannot be shared so.
         """
-        share = _share(self.bucket_lengths, self.options, process_index, process_count)
+        check_rows(self.bucket_lengths, self.options, share.of)
         contacts = self.data.batch_source("train")
         minis = self.data.batch_source(MINI) if self._minis else ()
 
@@ -131,7 +135,7 @@ class TrainingPlan:
 
         def make(step: int) -> Batch:
             planned = self.at(step)
-            rows = [read(item) if item >= 0 else None for item in share(planned.items)]
+            rows = [read(item) if item >= 0 else None for item in _mine(planned.items, share)]
             return _make(rows, planned.length, self.slots.labels, self.slots.evidence)
 
         return stream(make, start_step)
@@ -161,8 +165,7 @@ def evaluation_batches(
     data: TokenData,
     split: str,
     options: BatchOptions,
-    process_index: int | None = None,
-    process_count: int | None = None,
+    share: Share,
 ) -> Iterator[Batch]:
     """Makes the batches of one pass over a split: every record once, always in the same order.
 
@@ -172,22 +175,20 @@ def evaluation_batches(
       data: token records.
       split: one of its splits.
       options: how; where buckets are chosen, they are chosen for this split.
-      process_index: of this process; JAX's own when None.
-      process_count: JAX's own when None.
+      share: which rows this process makes.
 
     Raises:
-      UserError: an unknown split, buckets that are too short, or rows that the number of processes
-        does not divide.
+      UserError: an unknown split, buckets that are too short, or rows that cannot be shared so.
     """
     records = data.batch_source(split)
     sizes = data.sizes(split)
     planned, lengths = batch_plan.plan_evaluation(sizes[:, 0], options)
-    share = _share(lengths, options, process_index, process_count)
+    check_rows(lengths, options, share.of)
     slots = _round_up(int(sizes[:, 1].max()))
 
     def make(step: int) -> Batch:
         batch = planned[step]
-        rows = [(item, records[item]) if item >= 0 else None for item in share(batch.items)]
+        rows = [(item, records[item]) if item >= 0 else None for item in _mine(batch.items, share)]
         return _make(rows, batch.length, slots, None)
 
     return stream(make, 0, len(planned))
@@ -208,8 +209,8 @@ def stream(make: Callable[[int], Batch], start: int, stop: int | None = None) ->
     )
 
 
-def check_rows(lengths: Sequence[int], options: BatchOptions, count: int, what: str) -> None:
-    """Checks that the rows of every batch can be split over `count` of `what`.
+def check_rows(lengths: Sequence[int], options: BatchOptions, count: int) -> None:
+    """Checks that the rows of every batch can be split over so many devices.
 
     Raises:
       UserError: they cannot.
@@ -219,24 +220,14 @@ def check_rows(lengths: Sequence[int], options: BatchOptions, count: int, what: 
             key = "row_multiple" if options.tokens else "documents"
             raise UserError(
                 f"config.batches.{key} = {getattr(options, key)}: gives {options.rows(length)} "
-                f"rows of {length} tokens, which {count} {what} do not divide; choose a "
+                f"rows of {length} tokens, which {count} devices do not divide; choose a "
                 f"multiple of {count}"
             )
 
 
-def _share(
-    lengths: Sequence[int], options: BatchOptions, index: int | None, count: int | None
-) -> Callable[[np.ndarray], list[int]]:
-    """Which rows of each batch a process makes."""
-    index = jax.process_index() if index is None else index
-    count = jax.process_count() if count is None else count
-    check_rows(lengths, options, count, "processes")
-
-    def share(items: np.ndarray) -> list[int]:
-        rows = len(items) // count
-        return items[index * rows : (index + 1) * rows].tolist()
-
-    return share
+def _mine(items: np.ndarray, share: Share) -> list[int]:
+    mine: list[int] = items[share.rows(len(items))].tolist()
+    return mine
 
 
 def _slots(sizes: np.ndarray, options: BatchOptions) -> Slots:

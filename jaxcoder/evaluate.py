@@ -24,7 +24,7 @@ from jax.sharding import NamedSharding
 from tqdm import tqdm
 
 from jaxcoder import batches as token_batches
-from jaxcoder import entry, evaluation_files, sharding
+from jaxcoder import distributed, entry, evaluation_files, sharding
 from jaxcoder.errors import UserError
 from jaxcoder.metrics import grid, statistics
 from jaxcoder.metrics.summary import Summary, summarise
@@ -39,8 +39,8 @@ from jaxcoder.workdir import Tuned, Workdir
 class Writer(Protocol):
     """What takes the probabilities of each batch beside the metrics."""
 
-    def write(self, batch: HostBatch, probabilities_BxL: jax.Array) -> None:
-        """Takes a batch."""
+    def write(self, index_B: jax.Array, probabilities_BxL: jax.Array) -> None:
+        """Takes a batch: the number of each record, −1 on padding rows, and its probabilities."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def evaluate(
     for batch in batches:
         probabilities_BxL, loss_B = score(batch)
         index_B = np.maximum(batch["index"], 0)
-        gold = {key: batch[key] for key in ("labels", "missing", "_mask")}
+        gold = {key: batch[key] for key in ("labels", "missing", "_mask", "index")}
         gold["specialty"] = facts.specialty[index_B] if len(facts.specialty) else index_B
         placed = sharding.put_batch(gold, rows)
         accumulator.update(
@@ -121,7 +121,7 @@ def evaluate(
             placed["specialty"],
         )
         if writer is not None:
-            writer.write(batch, probabilities_BxL)
+            writer.write(placed["index"], probabilities_BxL)
         # At most three batches on the devices: dispatch would run far ahead of a slow one.
         waiting.append(loss_B)
         if len(waiting) > 2:
@@ -154,6 +154,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("top", 15, "Codes a contact in predictions.parquet.", lower_bound=1)
     flags.DEFINE_string("data_dir", "", "Where the records lie, if not where the config says.")
     flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
+    distributed.define_flags()
 
 
 def main() -> None:
@@ -161,8 +162,12 @@ def main() -> None:
     wanted = flags.FLAGS
     if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
         raise UserError(f"--threshold = {wanted.threshold}: expected a probability in [0, 1]")
-    if jax.process_count() > 1:
-        raise UserError("evaluate runs as one process; start it on one host of the pod")
+    distributed.start()
+    lead = jax.process_index() == 0
+    if wanted.baseline in ("lexicon", "evidence") and jax.process_count() > 1:
+        raise UserError(
+            f"--baseline {wanted.baseline}: counts on one process; start it on one host"
+        )
     workdir = Workdir(wanted.workdir)
     data = workdir.open_tokens(wanted.data_dir)
     known = [split for split in SPLITS if split in data.splits]
@@ -177,7 +182,7 @@ def main() -> None:
     if threshold is None:
         tuned = _one_pass(coder, data, "validation").metrics
         threshold = float(tuned["threshold"])
-        if not wanted.baseline:
+        if lead and not wanted.baseline:
             kept = Tuned(threshold, coder.fusion)
             workdir.write_tuned(kept, coder.details["step"], float(tuned["micro_f1"]))
     folder = workdir.evaluation(wanted.split, wanted.baseline)
@@ -187,8 +192,11 @@ def main() -> None:
         data.label_space,
         threshold=threshold,
         top=wanted.top,
+        lead=lead,
     ) as writer:
         summary = _one_pass(coder, data, wanted.split, threshold, writer)
+    if not lead:
+        return
     details = {**coder.details, "threshold_from": source, "split": wanted.split}
     details |= _ceiling(data, wanted.split, float(summary.metrics["micro_f1"]))
     evaluation_files.save(folder, summary, details)
@@ -205,10 +213,12 @@ def _one_pass(
     writer: Writer | None = None,
 ) -> Summary:
     records = data.split(split)
-    bar = tqdm(total=len(records), desc=split, unit="contact", disable=not sys.stderr.isatty())
+    shows = jax.process_index() == 0 and sys.stderr.isatty()
+    bar = tqdm(total=len(records), desc=split, unit="contact", disable=not shows)
+    share = sharding.share_of(coder.rows)
 
     def batches() -> Iterator[HostBatch]:
-        for batch in token_batches.evaluation_batches(data, split, coder.batches):
+        for batch in token_batches.evaluation_batches(data, split, coder.batches, share):
             yield batch
             bar.update(int(batch["_mask"].sum()))
 

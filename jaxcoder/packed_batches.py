@@ -7,7 +7,6 @@ the seed and the step, and a process makes its share of the rows.
 import functools
 from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 
 from jaxcoder import batches, packing
@@ -16,6 +15,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.models.encoder_options import EncoderOptions
 from jaxcoder.packing import PackingOptions, Rows
 from jaxcoder.records.store import evenly
+from jaxcoder.sharding import Share
 from jaxcoder.tokens.data import TokenData
 
 _AROUND = 2  # start and end token: a document that has no more has no text
@@ -86,32 +86,27 @@ class Packed:
 
     def batches(
         self,
-        start_step: int = 0,
-        stop_step: int | None = None,
-        process_index: int | None = None,
-        process_count: int | None = None,
+        start_step: int,
+        stop_step: int | None,
+        share: Share,
     ) -> Iterator[Batch]:
         """Makes batches in a thread of their own.
 
         Args:
           start_step: number of the first batch.
           stop_step: number after the last; None for no end.
-          process_index: of this process; JAX's own when None.
-          process_count: JAX's own when None.
+          share: which rows this process makes.
 
         Returns:
           Of this process, B its rows: `tokens` int32 [B, T]; `segments` int32 [B, T], 1, 2, … for
           the pieces of a row, one after another, and 0 on padding; `row` int32 [B], number of the
           row in its epoch.
         """
-        index = jax.process_index() if process_index is None else process_index
-        count = jax.process_count() if process_count is None else process_count
-        mine = self._options.rows // count
+        mine = share.rows(self._options.rows)
 
         def make(step: int) -> Batch:
             epoch, number = divmod(step, self.steps_per_epoch)
-            first = number * self._options.rows + index * mine
-            return self._make(self._rows(epoch), range(first, first + mine))
+            return self._make(self._rows(epoch), number * self._options.rows + mine)
 
         return batches.stream(make, start_step, stop_step)
 
@@ -120,11 +115,11 @@ class Packed:
         rng = None if seed is None else np.random.default_rng([seed % 2**63, epoch])
         return packing.pack(self._pieces.length, self.length, rng)
 
-    def _make(self, rows: Rows, numbers: range) -> Batch:
+    def _make(self, rows: Rows, numbers: np.ndarray) -> Batch:
         """Makes rows of a plan; those after its end are padding."""
         shape = (len(numbers), self.length)
         batch = {"tokens": np.zeros(shape, np.int32), "segments": np.zeros(shape, np.int32)}
-        for place, number in enumerate(numbers):
+        for place, number in enumerate(numbers.tolist()):
             end = 0
             for segment, piece in enumerate(rows[number] if number < len(rows) else (), start=1):
                 document, start, length = (int(each[piece]) for each in self._pieces)
@@ -134,7 +129,7 @@ class Packed:
                 batch["tokens"][here] = tokens[start : start + length]
                 batch["segments"][here] = segment
                 end += length
-        return batch | {"row": np.array(numbers, np.int32)}
+        return batch | {"row": numbers.astype(np.int32)}
 
 
 def row_length(options: PackingOptions, encoder: EncoderOptions) -> int:
@@ -163,14 +158,14 @@ def row_length(options: PackingOptions, encoder: EncoderOptions) -> int:
     return length or longest
 
 
-def check_rows(options: PackingOptions, count: int, what: str) -> None:
-    """Checks that the rows of a batch can be split over `count` of `what`.
+def check_rows(options: PackingOptions, count: int) -> None:
+    """Checks that the rows of a batch can be split over so many devices.
 
     Raises:
       UserError: they cannot.
     """
     if options.rows % count:
         raise UserError(
-            f"config.packing.rows = {options.rows}: {count} {what} do not divide it; choose a "
+            f"config.packing.rows = {options.rows}: {count} devices do not divide it; choose a "
             f"multiple of {count}"
         )

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
+from jaxcoder import sharding
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.whole_file import whole_file
 
@@ -58,11 +59,11 @@ def top_labels(
     """
     num_labels = probabilities_BxL.shape[1]
     limit = np.float32(threshold)
-    most = int(jax.device_get(_most_assigned(probabilities_BxL, jax.device_put(limit))))
+    most = int(sharding.whole(_most_assigned(probabilities_BxL, limit)))
     count = max(top, 1)
     while count < most:  # few sizes, because each compiles
         count *= 2
-    values, labels = jax.device_get(_top(probabilities_BxL, min(count, num_labels)))
+    values, labels = sharding.whole(_top(probabilities_BxL, min(count, num_labels)))
     for value, label in zip(values, labels, strict=True):
         kept = max(top, int((value > limit).sum()))
         yield label[:kept], value[:kept], value[:kept] > limit
@@ -79,6 +80,7 @@ class PredictionWriter:
         *,
         threshold: float,
         top: int,
+        lead: bool = True,
     ) -> None:
         """Opens the file; use as a context manager.
 
@@ -88,19 +90,30 @@ class PredictionWriter:
           label_space: what the labels are.
           threshold: that an assigned code's probability exceeds.
           top: codes a contact, beside further assigned ones.
+          lead: whether this process writes; the others only give it their rows.
         """
+        self._lead = lead
         self._records, self._codes = records, np.array(label_space.codes, dtype=object)
         self._threshold, self._top = threshold, top
         self._rows: list[dict[str, Any]] = []
         self._exits = contextlib.ExitStack()
+        if not lead:
+            return
         file = self._exits.enter_context(whole_file(path, "wb"))
         self._parquet = self._exits.enter_context(pq.ParquetWriter(file, SCHEMA))
 
-    def write(self, batch: Mapping[str, np.ndarray], probabilities_BxL: jax.Array) -> None:
-        """Adds the real rows of a batch, in its order."""
+    def write(self, index_B: jax.Array, probabilities_BxL: jax.Array) -> None:
+        """Adds the real rows of a batch, in its order; every process has to call it.
+
+        Args:
+          index_B: int32, number of each record, −1 on padding rows; rows split over devices.
+          probabilities_BxL: float32.
+        """
         predicted = top_labels(probabilities_BxL, self._threshold, self._top)
-        for number, (labels, values, assigned) in zip(batch["index"], predicted, strict=True):
-            if number < 0:
+        for number, (labels, values, assigned) in zip(
+            sharding.whole(index_B), predicted, strict=True
+        ):
+            if number < 0 or not self._lead:
                 continue
             record = self._records[int(number)]
             gold = [self._codes[label] for label in record["labels"]]
@@ -130,4 +143,5 @@ class PredictionWriter:
             self._exits.__exit__(*raised)
             return
         with self._exits:
-            self._flush()
+            if self._lead:
+                self._flush()

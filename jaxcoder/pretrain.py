@@ -190,7 +190,7 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
                 )
             if progress.best_step == step:  # before the checkpoint, which says that this is there
                 accuracy = f", masked accuracy {scores['masked_accuracy']:.4f}"
-                whole = sharding.whole(params, mesh)
+                whole = sharding.whole(params)
                 if lead:
                     pretrained.save(workdir.encoder, model.encoder, whole, data.tokenizer)
             if log:

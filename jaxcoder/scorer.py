@@ -177,13 +177,21 @@ def fit_fusion(coder: TrainedCoder, data: TokenData, scores: LexiconScores) -> W
         Sample(options),
         set(evenly(range(len(data.sizes("validation"))), options.max_contacts)),
     )
-    batches = token_batches.evaluation_batches(data, "validation", coder.experiment.batches)
+    rows = coder.steps.batch_sharding
+    batches = token_batches.evaluation_batches(
+        data, "validation", coder.experiment.batches, sharding.share_of(rows)
+    )
     for batch in batches:
-        chosen = np.array([int(number) in wanted for number in batch["index"]])
+        mine = np.array([int(number) in wanted for number in batch["index"]])
+        asked = {**batch, "index": np.where(mine, batch["index"], -1)}
+        placed = sharding.put_batch(
+            {"chosen": mine, "scores": scores(asked), "labels": batch["labels"]}, rows
+        )
+        placed["logits"] = _network(coder.steps, coder.params, batch)["logits"]
+        found = sharding.whole(placed)  # of all processes, each of which fits the same
+        chosen = found["chosen"]
         if chosen.any():
-            logits_BxL = jax.device_get(_network(coder.steps, coder.params, batch)["logits"])
-            asked = {**batch, "index": np.where(chosen, batch["index"], -1)}
-            sample.add(logits_BxL[chosen], scores(asked)[chosen], batch["labels"][chosen])
+            sample.add(*(found[key][chosen] for key in ("logits", "scores", "labels")))
     return sample.fit()
 
 

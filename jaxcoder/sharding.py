@@ -1,12 +1,14 @@
 """Where arrays live: the one mesh constructor and the one table from logical to mesh axes."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA, FSDP, TENSOR = MESH_AXES = ("data", "fsdp", "tensor")
@@ -138,24 +140,72 @@ def batch_sharding(mesh: Mesh, rules: ShardingRules) -> NamedSharding:
     return NamedSharding(mesh, rules.spec(("batch",)))
 
 
-def whole(tree: Any, mesh: Mesh) -> Any:
-    """Returns the arrays of a tree as NumPy, each in one piece; every process has to call it."""
-    gather = jax.jit(lambda array: array, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    return jax.tree.map(
-        # Array by array, so that no device has the whole model at a time.
-        lambda leaf: np.asarray(leaf if leaf.is_fully_addressable else gather(leaf)),
-        tree,
-    )
+class Share(NamedTuple):
+    """The rows of a batch that one process makes; by default all.
+
+    Where labels alone are split, every process makes every row; and devices need not follow each
+    other in a mesh as their processes do.
+
+    Attributes:
+      blocks: the process's, rising, of equal blocks of the rows.
+      of: how many blocks there are.
+    """
+
+    blocks: tuple[int, ...] = (0,)
+    of: int = 1
+
+    def rows(self, count: int) -> np.ndarray:
+        """Numbers of the process's rows in a batch of so many, which `of` divides."""
+        size = count // self.of
+        return (np.array(self.blocks)[:, None] * size + np.arange(size)[None]).ravel()
 
 
-def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+@functools.lru_cache(maxsize=64)
+def share_of(rows: NamedSharding) -> Share:
+    """Returns the rows of a batch that lie on this process's devices.
+
+    Args:
+      rows: from `batch_sharding`.
+    """
+    mesh, axes = rows.mesh, rows.spec[0] or ()
+    assert isinstance(mesh, Mesh)
+    count = shard_count(mesh, (axes,) if isinstance(axes, str) else axes)
+    places = rows.addressable_devices_indices_map((count,)).values()
+    return Share(tuple(sorted({_first(index) for index in places})), count)
+
+
+def _first(index: tuple[slice, ...] | None) -> int:
+    return (index[0].start or 0) if index else 0
+
+
+def put_batch(batch: Mapping[str, np.ndarray], rows: NamedSharding) -> dict[str, jax.Array]:
     """Makes global arrays of this process's rows of a batch.
 
     Args:
-      batch: arrays whose first axis is this process's rows.
-      sharding: from `batch_sharding`.
+      batch: arrays whose first axis is the rows of `share_of(rows)`.
+      rows: from `batch_sharding`.
     """
-    return {
-        key: jax.make_array_from_process_local_data(sharding, np.asarray(value))
-        for key, value in batch.items()
-    }
+    share = share_of(rows)
+
+    def put(array: np.ndarray) -> jax.Array:
+        size = len(array) // len(share.blocks)
+
+        def block(index: tuple[slice, ...] | None) -> np.ndarray:
+            place = share.blocks.index(_first(index) // size)
+            return array[place * size : (place + 1) * size]
+
+        return jax.make_array_from_callback((size * share.of, *array.shape[1:]), rows, block)
+
+    return {key: put(np.asarray(value)) for key, value in batch.items()}
+
+
+def whole(tree: Any) -> Any:
+    """Returns the arrays of a tree as NumPy, each in one piece; every process has to call it."""
+    # Array by array, so that no device has the whole model at a time.
+    return jax.tree.map(_whole, tree)
+
+
+def _whole(array: jax.Array) -> np.ndarray:
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -6,22 +6,35 @@ r"""Trains a coder on the contacts that a config names, and evaluates it along t
 
 What is missing under the config's data_dir (contact records, token records) is built first. A run
 that was killed goes on when the same command is given again: from its last checkpoint, with the
-same batches, the same dropout and the same log. The workdir then holds all that evaluate and
-predict need.
+same batches, the same dropout and the same log; also on other devices or more or fewer processes.
+SIGTERM saves before it ends the run. The workdir then holds all that evaluate and predict need, and
+finished.json once the run is over.
+
+On several hosts, the same command on each, with --distributed (Cloud TPU, GKE, SLURM); the records
+are built before. launch/README.md goes through it.
 """
 
 import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
 
 import jax
 from absl import flags, logging
 from etils import epath
 from tqdm import tqdm
 
-from jaxcoder import batches, config_flag, entry, evaluate, experiment, sharding, start, steps
+from jaxcoder import (
+    batches,
+    config_flag,
+    distributed,
+    entry,
+    evaluate,
+    experiment,
+    sharding,
+    start,
+    steps,
+)
 from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.checkpoint import Checkpoints, Progress
@@ -32,7 +45,7 @@ from jaxcoder.records.runner import Local
 from jaxcoder.scorer import model_score
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.tokens.builder import TokenData
-from jaxcoder.train_log import TrainLog, mean, peak_memory
+from jaxcoder.train_log import TrainLog, Window, peak_memory
 from jaxcoder.workdir import Workdir
 
 _BAR = ("loss", "documents_per_second", "tokens_per_second", "padding_share")
@@ -44,10 +57,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; a run that it holds is continued.", required=True
     )
+    distributed.define_flags()
 
 
 def main() -> None:
     """Trains, and closes what is open whatever happens."""
+    distributed.start()
     with contextlib.ExitStack() as exits:
         _train(exits)
 
@@ -89,7 +104,7 @@ def _train(exits: contextlib.ExitStack) -> None:
         raise UserError(f"config.mesh: {error}") from None
     shards = sharding.shard_count(mesh, sharding.DEFAULT_RULES.batch)
     _, judged = plan_evaluation(data.lengths("validation"), options.batches)
-    batches.check_rows([*plan.bucket_lengths, *judged], options.batches, shards, "devices")
+    batches.check_rows([*plan.bucket_lengths, *judged], options.batches, shards)
     optim_options = dataclasses.replace(
         options.optim,
         total_steps=total_steps,
@@ -150,30 +165,33 @@ def _train(exits: contextlib.ExitStack) -> None:
             "training %d steps, evaluated every %d; the first batch of each of %d lengths compiles",
             *(total_steps - progress.step, evaluate_every, len(plan.bucket_lengths)),
         )
-    feed = plan.batches(progress.step, jax.process_index(), jax.process_count())
-    recent: list[tuple[Mapping[str, jax.Array], int]] = []
+    share = sharding.share_of(jitted.batch_sharding)
+    feed = plan.batches(progress.step, share)
+    window = Window(progress.step, plan.contacts_at, checkpoints)
+    preemption = exits.enter_context(distributed.Preemption())
+    preempted = False
     while progress.step < total_steps and not _out_of_patience(progress, options.train.patience):
-        batch = next(feed)
-        state, metrics = jitted.train(state, sharding.put_batch(batch, jitted.batch_sharding))
-        recent.append((metrics, batch["tokens"].size * jax.process_count()))
+        batch = sharding.put_batch(next(feed), jitted.batch_sharding)
+        state, metrics = jitted.train(state, batch)
+        window.add(metrics, batch["tokens"].size)
         progress = dataclasses.replace(progress, step=progress.step + 1)
         step = progress.step
+        preempted = preemption.reached(step)
         evaluating = step % evaluate_every == 0 or step == total_steps
-        saving = evaluating or step % checkpoint_every == 0
+        saving = evaluating or step % checkpoint_every == 0 or preempted
         bar.update()
 
         if saving or step % log_every == 0:  # at each save, so that a resumed run logs the same
+            numbers = window.close()
             if log:
-                numbers = mean(recent, log.seconds)
                 log.write(step, numbers, "train")
                 bar.set_postfix({key: f"{numbers[key]:.3g}" for key in _BAR})
-            recent = []
 
         scores = None
         if evaluating:
             summary = evaluate.evaluate(
                 model_score(jitted, jitted.evaluation_params(state)),
-                batches.evaluation_batches(data, "validation", options.batches),
+                batches.evaluation_batches(data, "validation", options.batches, share),
                 facts,
                 data.label_space,
                 jitted.batch_sharding,
@@ -182,19 +200,26 @@ def _train(exits: contextlib.ExitStack) -> None:
             progress = progress.judged(scores[decisive], larger, scores["threshold"])
             if log:
                 log.write(step, scores, "validation")
-                log.seconds()  # an evaluation's time is not the training's
                 shown = ", ".join(f"{key} {scores[key]:.4f}" for key in ("loss", "micro_f1", "map"))
                 bar.write(f"step {step} of {total_steps}: validation {shown}", file=sys.stderr)
 
         if saving:
             coder = jitted.evaluation_params(state)
             checkpoints.save(progress, steps.to_items(state, "coder", coder))
+            window.restart()  # the time of an evaluation or a checkpoint is not training's
+        if preempted:
+            break
 
     ############################### Leave it ###############################
 
     checkpoints.close()
     bar.close()
-    if lead:
+    over = progress.step == total_steps or _out_of_patience(progress, options.train.patience)
+    if lead and over:
+        workdir.finish(progress.step)
+    if lead and preempted:
+        print(preemption.message(workdir.path, progress.step, total_steps))
+    elif lead:
         best = checkpoints.step("best")
         seconds = time.monotonic() - started
         early = (

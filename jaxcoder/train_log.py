@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
+from jaxcoder.checkpoint import Checkpoints
+from jaxcoder.errors import UserError
 from jaxcoder.whole_file import write_bytes
 from jaxcoder.workdir import Workdir
 
@@ -37,13 +39,6 @@ class TrainLog:
         self._file = path.open("a")
         # purge_step hides in TensorBoard what a killed run wrote after its last checkpoint.
         self._board = SummaryWriter(str(workdir.tensorboard), purge_step=step + 1, flush_secs=10)
-        self._since = time.monotonic()
-
-    def seconds(self) -> float:
-        """Returns the seconds since the last call, or since the log was opened."""
-        now = time.monotonic()
-        elapsed, self._since = now - self._since, now
-        return elapsed
 
     def write(self, step: int, numbers: Mapping[str, float], group: str) -> None:
         """Writes one line.
@@ -69,26 +64,78 @@ class TrainLog:
         self._board.close()
 
 
-def mean(
-    recent: Sequence[tuple[Mapping[str, jax.Array], int]], seconds: Callable[[], float]
-) -> dict[str, float]:
-    """The means of some steps, and the rates at which they went.
+class Window:
+    """The steps since the last line of the log: their means, their speed, and whether all is well.
 
-    Args:
-      recent: of each step its metrics, `documents` and `tokens` among them, and the size of its
-        batch in tokens, padding included.
-      seconds: how long they took; called when they are done.
+    Nothing waits for the devices before a window is closed. Every process has the same one.
     """
-    metrics = jax.device_get([metrics for metrics, _ in recent])
-    elapsed = seconds()  # after device_get: the steps are done now
-    numbers = {key: float(np.mean([m[key] for m in metrics])) for key in metrics[0]}
-    documents, tokens = (sum(float(m[key]) for m in metrics) for key in ("documents", "tokens"))
-    computed = sum(size for _, size in recent)
-    return numbers | {
-        "documents_per_second": documents / elapsed,
-        "tokens_per_second": tokens / elapsed,
-        "padding_share": 1 - tokens / computed,
-    }
+
+    EXPLODED = 1000.0
+    """A loss so many times the mean of the window before is no longer training."""
+
+    def __init__(
+        self, step: int, records_of: Callable[[int], Sequence[int]], checkpoints: Checkpoints
+    ) -> None:
+        """Begins with the step after `step`.
+
+        Args:
+          step: steps done.
+          records_of: from the number of a batch, from 0, to the numbers of its records.
+          checkpoints: what is left when all is not well.
+        """
+        self._step, self._records_of, self._checkpoints = step, records_of, checkpoints
+        self._steps: list[tuple[Mapping[str, jax.Array], int]] = []
+        self._usual = math.inf
+        self._since = time.monotonic()
+
+    def add(self, metrics: Mapping[str, jax.Array], tokens: int) -> None:
+        """Takes a step.
+
+        Args:
+          metrics: float32 scalars, `loss`, `grad_norm`, `documents` and `tokens` among them.
+          tokens: of the batch, padding included.
+        """
+        self._steps.append((metrics, tokens))
+
+    def restart(self) -> None:
+        """Begins to count the time anew."""
+        self._since = time.monotonic()
+
+    def close(self) -> dict[str, float]:
+        """Waits for the steps, and begins the next window.
+
+        Returns:
+          The means of the metrics, and the rates at which the steps went.
+
+        Raises:
+          UserError: a loss or a gradient that is no number, or a loss that has exploded.
+        """
+        metrics = jax.device_get([metrics for metrics, _ in self._steps])
+        elapsed = time.monotonic() - self._since  # after device_get: the steps are done now
+        for number, each in enumerate(metrics, start=self._step):
+            self._check(number, float(each["loss"]), float(each["grad_norm"]))
+        numbers = {key: float(np.mean([m[key] for m in metrics])) for key in metrics[0]}
+        documents, tokens = (sum(float(m[key]) for m in metrics) for key in ("documents", "tokens"))
+        computed = sum(size for _, size in self._steps)
+        self._step, self._steps, self._usual = self._step + len(metrics), [], numbers["loss"]
+        self.restart()
+        return numbers | {
+            "documents_per_second": documents / elapsed,
+            "tokens_per_second": tokens / elapsed,
+            "padding_share": 1 - tokens / computed,
+        }
+
+    def _check(self, number: int, loss: float, gradient: float) -> None:
+        if math.isfinite(loss) and math.isfinite(gradient) and loss <= self.EXPLODED * self._usual:
+            return
+        last = self._checkpoints.step("last")
+        raise UserError(
+            f"step {number + 1}: loss {loss:.4g}, gradient norm {gradient:.4g}; expected numbers, "
+            f"and no loss of {self.EXPLODED:g} times the mean before ({self._usual:.4g}). In its "
+            f"batch are the records {', '.join(map(str, self._records_of(number)))}. "
+            + ("No checkpoint yet" if last is None else f"The checkpoint of step {last} is whole")
+            + "; lower config.optim.learning_rate, then run the same command"
+        )
 
 
 def peak_memory() -> float:

@@ -118,5 +118,10 @@ def _mesh(options: Experiment) -> jax.sharding.Mesh:
             return mesh
     except ValueError:  # trained on other hardware
         pass
+    if jax.process_count() > 1:
+        raise UserError(
+            f"config.mesh = {dataclasses.asdict(options.mesh)}, {rows} rows a batch: do not fit "
+            f"{len(jax.devices())} devices; run it as one process, which uses as many as fit"
+        )
     devices = jax.devices()
     return sharding.make_mesh(devices=devices[: math.gcd(len(devices), rows)])

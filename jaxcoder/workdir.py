@@ -47,6 +47,7 @@ class Workdir:
       encoder: `encoder/`, what pretraining makes.
       threshold: `threshold.json`, tuned on the validation split, and for which checkpoint.
       lexicon: `lexicon.npz`, where the config fuses network and lexicon.
+      finished: `finished.json`, written last by a run that has reached its end.
       data: `data.json`, which data sets below `data_dir` the run was made from.
     """
 
@@ -67,6 +68,7 @@ class Workdir:
         self.encoder = self.path / "encoder"
         self.threshold = self.path / "threshold.json"
         self.lexicon = self.path / "lexicon.npz"
+        self.finished = self.path / "finished.json"
         self.data = self.path / "data.json"
 
     def evaluation(self, split: str, baseline: str = "") -> epath.Path:
@@ -140,6 +142,11 @@ class Workdir:
         data.label_space.save(self.label_space)
         write_json(self.data, {"tokens": tokens})
         write_json(self.config, config)
+        self.finished.unlink(missing_ok=True)
+
+    def finish(self, step: int) -> None:
+        """Says that the run has reached its end."""
+        write_json(self.finished, {"step": step})
 
     def _tuned_for(self, config: Mapping[str, Any], tokens: str) -> bool:
         """Whether what was tuned here was tuned with these checkpoints, records and options."""

@@ -8,6 +8,7 @@ from jaxcoder.batches import BatchOptions, TrainingPlan, check_rows, evaluation_
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.sources import Source
+from jaxcoder.sharding import Share
 from jaxcoder.tokens import builder
 from jaxcoder.tokens.builder import TokensOptions
 from jaxcoder.tokens.labels import LabelOptions
@@ -56,12 +57,13 @@ class Data:
 
 
 DATA = Data(train=203, validation=57, mini=330)
+WHOLE = Share()
 OPTIONS = BatchOptions(documents=8, mini_share=0.5)
 TOKENS = BatchOptions(tokens=1024, row_multiple=4, mini_share=0.5)
 
 
-def take(plan, start, count, *process):
-    return list(itertools.islice(plan.batches(start, *(process or (0, 1))), count))
+def take(plan, start, count, share=WHOLE):
+    return list(itertools.islice(plan.batches(start, share), count))
 
 
 def same(one, other):
@@ -147,35 +149,36 @@ def test_going_on_at_a_step_equals_going_on_without_a_break(start, options):
 def test_two_processes_together_make_the_batches_of_one(options):
     plan = TrainingPlan(DATA, options, seed=0)
     count = plan.steps_per_epoch + 3
-    halves = zip(take(plan, 0, count, 0, 2), take(plan, 0, count, 1, 2), strict=True)
+    halves = zip(*(take(plan, 0, count, Share((index,), 2)) for index in (0, 1)), strict=True)
     for whole, (upper, lower) in zip(take(plan, 0, count), halves, strict=True):
         assert same(whole, {key: np.concatenate([upper[key], lower[key]]) for key in upper})
-    one = list(evaluation_batches(DATA, "validation", options, 0, 1))
-    two = [list(evaluation_batches(DATA, "validation", options, index, 2)) for index in (0, 1)]
+    one = list(evaluation_batches(DATA, "validation", options, WHOLE))
+    halves = [Share((index,), 2) for index in (0, 1)]
+    two = [list(evaluation_batches(DATA, "validation", options, half)) for half in halves]
     assert len(one) == len(two[0]) == len(two[1])
     for whole, upper, lower in zip(one, *two, strict=True):
         assert same(whole, {key: np.concatenate([upper[key], lower[key]]) for key in upper})
 
 
-def test_rows_that_processes_do_not_divide_are_said():
+def test_rows_that_devices_do_not_divide_are_said():
     plan = TrainingPlan(DATA, OPTIONS, seed=0)
-    with pytest.raises(UserError, match=r"documents = 8: gives 8 rows .* 3 processes"):
-        plan.batches(0, 0, 3)
+    with pytest.raises(UserError, match=r"documents = 8: gives 8 rows .* 3 devices"):
+        plan.batches(0, Share((0,), 3))
     with pytest.raises(UserError, match=r"row_multiple = 4: gives .* choose a multiple of 8"):
-        TrainingPlan(DATA, TOKENS, seed=0).batches(0, 0, 8)
+        TrainingPlan(DATA, TOKENS, seed=0).batches(0, Share((0,), 8))
     with pytest.raises(UserError, match="no split train"):
         TrainingPlan(Data(validation=3), OPTIONS, seed=0)
 
 
 def test_evaluation_has_every_record_once_and_no_evidence():
     for _ in range(2):
-        batches = list(evaluation_batches(DATA, "validation", OPTIONS, 0, 1))
+        batches = list(evaluation_batches(DATA, "validation", OPTIONS, WHOLE))
         found = np.concatenate([batch["index"][batch["_mask"]] for batch in batches])
         assert sorted(found.tolist()) == list(range(57))
         assert all("evidence" not in batch for batch in batches)
         assert len({batch["tokens"].shape for batch in batches}) <= 8
         assert len({batch["labels"].shape for batch in batches}) == 1
-    again = evaluation_batches(DATA, "validation", OPTIONS, 0, 1)
+    again = evaluation_batches(DATA, "validation", OPTIONS, WHOLE)
     assert all(map(same, batches, again))
 
 
@@ -224,7 +227,7 @@ def token_data(folder, source, **options):
 
 
 def evaluation_padding(data, options):
-    batches = list(evaluation_batches(data, "validation", options, 0, 1))
+    batches = list(evaluation_batches(data, "validation", options, WHOLE))
     return 1 - data.lengths("validation").sum() / sum(batch["tokens"].size for batch in batches)
 
 
@@ -257,6 +260,6 @@ def test_padding_of_codiesp_is_at_most_a_tenth(shared_data, tmp_path):
 
 def test_rows_that_devices_do_not_divide_are_named():
     options = BatchOptions(tokens=8192)
-    check_rows([1024, 2048], options, 4, "devices")
+    check_rows([1024, 2048], options, 4)
     with pytest.raises(UserError, match="row_multiple = 1: gives 7 rows of 1080 tokens, which 8"):
-        check_rows([1024, 1080], options, 8, "devices")
+        check_rows([1024, 1080], options, 8)

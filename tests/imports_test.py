@@ -15,7 +15,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 # The way of the data: a module imports from its own package, or from names before its own.
 ORDER = (
     *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry", "hub"),
-    *("records", "tokens", "buckets", "batch_plan", "batches", "packing", "masking", "sharding"),
+    *("records", "tokens", "sharding", "distributed", "buckets", "batch_plan", "batches"),
+    *("packing", "masking"),
     *("models", "packed_batches", "weight_names", "weights", "architectures", "pretrained"),
     *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
@@ -84,8 +85,8 @@ def exists(words: list[str]) -> bool:
 
 def is_entry_point(name: str) -> bool:
     part = name.partition(".")[0]
-    commands = ("config_flag", "entry", "evaluate", "predict", "train", "pretrain", "bench", "cli")
-    return part in commands or name.endswith("__main__")
+    commands = ("evaluate", "predict", "train", "pretrain", "bench", "cli")
+    return part in ("config_flag", "entry", "distributed", *commands) or name.endswith("__main__")
 
 
 @pytest.mark.parametrize("name", MODULES)

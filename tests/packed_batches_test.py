@@ -8,6 +8,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.models.encoder_options import EncoderOptions
 from jaxcoder.packed_batches import Packed
 from jaxcoder.packing import PackingOptions
+from jaxcoder.sharding import Share
 
 ROW, ROWS = 16, 4
 
@@ -57,7 +58,7 @@ def pieces(batches):
 def test_an_epoch_has_every_piece_of_every_document_once():
     plan = packed()
     assert (plan.documents, plan.without_text) == (65, 2)
-    epoch = list(plan.batches(0, plan.steps_per_epoch))
+    epoch = list(plan.batches(0, plan.steps_per_epoch, Share()))
     expected = [
         tuple(record["tokens"][start : start + ROW].tolist())
         for split in ("train", "background")
@@ -70,7 +71,7 @@ def test_an_epoch_has_every_piece_of_every_document_once():
 
 
 def test_pieces_stand_one_after_another_and_padding_behind_them():
-    for batch in packed().batches(0, 20):
+    for batch in packed().batches(0, 20, Share()):
         assert batch["tokens"].shape == batch["segments"].shape == (ROWS, ROW)
         for tokens, segments in zip(batch["tokens"], batch["segments"], strict=True):
             real = int((segments != 0).sum())
@@ -79,8 +80,8 @@ def test_pieces_stand_one_after_another_and_padding_behind_them():
 
 
 def test_processes_share_the_rows_of_one_global_batch():
-    whole = list(packed().batches(3, 6, process_index=0, process_count=1))
-    halves = [packed().batches(3, 6, process_index=index, process_count=2) for index in (0, 1)]
+    whole = list(packed().batches(3, 6, Share()))
+    halves = [packed().batches(3, 6, Share((index,), 2)) for index in (0, 1)]
     for batch, *parts in zip(whole, *halves, strict=True):
         for key, value in batch.items():
             np.testing.assert_array_equal(value, np.concatenate([part[key] for part in parts]))
@@ -89,22 +90,22 @@ def test_processes_share_the_rows_of_one_global_batch():
 def test_a_run_that_goes_on_sees_what_it_would_have_seen():
     plan = packed()
     steps = plan.steps_per_epoch
-    whole = list(packed().batches(0, 2 * steps + 2))
-    rest = packed().batches(steps - 1, 2 * steps + 2)
+    whole = list(packed().batches(0, 2 * steps + 2, Share()))
+    rest = packed().batches(steps - 1, 2 * steps + 2, Share())
     for batch, again in zip(rest, whole[steps - 1 :], strict=True):
         for key in batch:
             np.testing.assert_array_equal(batch[key], again[key])
     first, second = pieces(whole[:steps]), pieces(whole[steps : 2 * steps])
     assert first != second and sorted(first) == sorted(second)
-    assert pieces(packed(seed=1).batches(0, steps)) != first
+    assert pieces(packed(seed=1).batches(0, steps, Share())) != first
 
 
 def test_held_out_text_is_always_in_the_same_order():
     plan = Packed(DATA, ("validation",), PackingOptions(rows=1), ROW)
     assert plan.steps_per_epoch == 3
-    passes = [[batch["tokens"].tolist() for batch in plan.batches(0, 3)] for _ in range(2)]
+    passes = [[batch["tokens"].tolist() for batch in plan.batches(0, 3, Share())] for _ in range(2)]
     assert passes[0] == passes[1]
-    numbers = [batch["row"].tolist() for batch in plan.batches(0, 3)]
+    numbers = [batch["row"].tolist() for batch in plan.batches(0, 3, Share())]
     assert numbers == [[0], [1], [2]]
     assert Packed(DATA, ("validation",), PackingOptions(), ROW, most=2).documents == 2
 
@@ -115,7 +116,7 @@ def test_mistakes_are_one_clear_line():
     with pytest.raises(UserError, match="no record of train has text to learn from"):
         Packed(Tokens({"train": [2, 2]}), ("train",), PackingOptions(), ROW)
     with pytest.raises(UserError, match="config.packing.rows = 4: 3 devices do not divide it"):
-        packed_batches.check_rows(PackingOptions(rows=4), 3, "devices")
+        packed_batches.check_rows(PackingOptions(rows=4), 3)
 
 
 @pytest.mark.parametrize(
