@@ -220,7 +220,6 @@ def _train(exits: contextlib.ExitStack) -> None:
     if lead and preempted:
         print(preemption.message(workdir.path, progress.step, total_steps))
     elif lead:
-        best = checkpoints.step("best")
         seconds = time.monotonic() - started
         early = (
             f" ({options.train.patience} evaluations without improvement end a run)"
@@ -230,7 +229,7 @@ def _train(exits: contextlib.ExitStack) -> None:
         verdict = (
             "not evaluated yet"
             if progress.best_value is None
-            else f"best at step {best} ({decisive} {progress.best_value:.4f} on validation)"
+            else f"best at step {progress.best_step} ({decisive} {progress.best_value:.4f} on validation)"
         )
         print(
             f"{workdir.path}: {progress.step} of {total_steps} steps{early}, {verdict}; "
