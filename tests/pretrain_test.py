@@ -148,6 +148,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(done, folder):
         ({"packing.held_out": "background"}, "has train, validation"),
         ({"tokens.tokenizer.splits": ("train", "test")}, "none of those that are scored"),
         ({"packing.splits": ("train", "background")}, "expected what is pretrained on"),
+        ({"packing.splits": ("train", "test")}, "config.packing: splits = ['train', 'test']: exp"),
         ({"tokens.serialise.sections": ("labs",), "masking.rate": 1.5}, "rate = 1.5"),
     ],
 )

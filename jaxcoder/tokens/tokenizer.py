@@ -12,7 +12,7 @@ from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.schema import SPLITS
+from jaxcoder.records.schema import SCORED
 from jaxcoder.tokens.pieces import Pieces, are_independent, arrays
 from jaxcoder.tokens.words import Vocabulary, vocabulary
 
@@ -24,7 +24,6 @@ _REMEDY = (
     "expected the folder of a Hugging Face fast tokenizer; from older ones (vocab.txt, merges.txt) "
     "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(OTHER) of transformers makes one"
 )
-_SCORED = set(SPLITS) - {"train"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +51,10 @@ class TokenizerOptions:
             raise ValueError(f"vocab_size = {self.vocab_size}: expected at least {least}")
         if self.train_contacts < 0:
             raise ValueError(f"train_contacts = {self.train_contacts}: expected 0 (all) or more")
-        if not self.splits or set(self.splits) & _SCORED:
+        if not self.splits or set(self.splits) & set(SCORED):
             raise ValueError(
                 f"splits = {list(self.splits)}: expected at least one, and none of those that are "
-                f"scored, {' and '.join(sorted(_SCORED))}"
+                f"scored, {' and '.join(SCORED)}"
             )
 
 
