@@ -15,6 +15,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records.schema import SCORED
 from jaxcoder.tokens.pieces import Pieces, are_independent, arrays
 from jaxcoder.tokens.words import Vocabulary, vocabulary
+from jaxcoder.whole_file import write_bytes
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 """Of a tokenizer trained here; a token's index is its id."""
@@ -128,10 +129,13 @@ class Tokenizer:
 
     def save(self, folder: epath.PathLike) -> None:
         """Writes a folder that `load_tokenizer`, and `AutoTokenizer` of transformers, read."""
-        folder = epath.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _FILE).write_text(self._backend.to_str(pretty=True))
-        (folder / _CONFIG).write_text(json.dumps(self._config, ensure_ascii=False, indent=1) + "\n")
+        for name, content in self.files().items():
+            write_bytes(epath.Path(folder) / name, content)
+
+    def files(self) -> dict[str, bytes]:
+        """What `save` writes, by the names of files."""
+        config = json.dumps(self._config, ensure_ascii=False, indent=1) + "\n"
+        return {_FILE: self._backend.to_str(pretty=True).encode(), _CONFIG: config.encode()}
 
 
 def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenizer:
