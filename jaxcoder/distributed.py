@@ -5,6 +5,7 @@ TPU, GKE, SLURM and Open MPI; elsewhere --coordinator, --processes and --process
 Process 0 leads: it alone prints, logs and writes files beside the checkpoints.
 """
 
+import os
 import signal
 import types
 from collections.abc import Callable
@@ -47,6 +48,10 @@ def start() -> None:
     explicit = bool(wanted.coordinator or wanted.processes or wanted.process >= 0)
     if not (explicit or wanted.distributed):
         return
+    # Else XLA starts the collectives of a step in another order on another process of a CPU (seen
+    # with jaxlib 0.10.2: gloo then gets the parts of one in the place of another's).
+    flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     known: dict[str, Any] = {}
     if explicit:
         known = _explicit(wanted.coordinator, wanted.processes, wanted.process)

@@ -84,6 +84,15 @@ class Packed:
         """Documents in a batch, on average."""
         return self.documents / self.steps_per_epoch
 
+    def documents_at(self, step: int) -> list[int]:
+        """Numbers of the documents in the batch that is number `step`, in their splits."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        rows, first = self._rows(epoch), number * self._options.rows
+        numbers = range(first, min(first + self._options.rows, len(rows)))
+        pieces = np.concatenate([rows[each] for each in numbers])
+        documents: list[int] = self._number[np.unique(self._pieces.document[pieces])].tolist()
+        return documents
+
     def batches(
         self,
         start_step: int,

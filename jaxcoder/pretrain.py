@@ -12,7 +12,8 @@ around them in the same document; documents are packed side by side in full rows
 
 WORKDIR/encoder is the best encoder so far, by its loss on held-out text: a folder of Hugging Face
 with weights, config and tokenizer, which config.model.encoder.init of `jaxcoder train` takes. A run
-that was killed goes on when the same command is given again.
+that was killed goes on when the same command is given again; SIGTERM saves before it ends the run.
+On several hosts, the same command on each, as for `jaxcoder train`.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ from tqdm import tqdm
 
 from jaxcoder import (
     config_flag,
+    distributed,
     entry,
     experiment,
     packed_batches,
@@ -52,7 +54,7 @@ from jaxcoder.steps import Steps
 from jaxcoder.tokens import words
 from jaxcoder.tokens.data import TokenData
 from jaxcoder.train import prepare
-from jaxcoder.train_log import TrainLog, mean, peak_memory
+from jaxcoder.train_log import TrainLog, Window, peak_memory
 from jaxcoder.workdir import Workdir
 
 _BAR = ("loss", "masked_accuracy", "tokens_per_second", "padding_share")
@@ -65,10 +67,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; a run that it holds is continued.", required=True
     )
+    distributed.define_flags()
 
 
 def main() -> None:
     """Pretrains, and closes what is open whatever happens."""
+    distributed.start()
     with contextlib.ExitStack() as exits:
         _pretrain(exits)
 
@@ -113,8 +117,7 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None
     shards = sharding.shard_count(mesh, sharding.DEFAULT_RULES.batch)
-    packed_batches.check_rows(packing, shards, "devices")
-    packed_batches.check_rows(packing, jax.process_count(), "processes")
+    packed_batches.check_rows(packing, shards)
     optim_options = dataclasses.replace(
         options.optim, total_steps=total_steps, warmup_steps=warmup_steps
     )
@@ -157,27 +160,30 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
         unit="step",
         disable=not (lead and sys.stderr.isatty()),
     )
-    feed, patience = rows.batches(progress.step), options.train.patience or total_steps
-    recent: list[tuple[Mapping[str, jax.Array], int]] = []
+    share = sharding.share_of(jitted.batch_sharding)
+    feed, patience = rows.batches(progress.step, None, share), options.train.patience or total_steps
+    window = Window(progress.step, rows.documents_at, checkpoints)
+    preemption = exits.enter_context(distributed.Preemption())
+    preempted = False
     speeds: list[float] = []
     accuracy = ""
     while progress.step < total_steps and progress.evaluations_since_best < patience:
-        batch = next(feed)
-        state, metrics = jitted.train(state, sharding.put_batch(batch, jitted.batch_sharding))
-        recent.append((metrics, batch["tokens"].size * jax.process_count()))
+        batch = sharding.put_batch(next(feed), jitted.batch_sharding)
+        state, metrics = jitted.train(state, batch)
+        window.add(metrics, batch["tokens"].size)
         progress = dataclasses.replace(progress, step=progress.step + 1)
         step = progress.step
+        preempted = preemption.reached(step)
         evaluating = step % evaluate_every == 0 or step == total_steps
-        saving = evaluating or step % checkpoint_every == 0
+        saving = evaluating or step % checkpoint_every == 0 or preempted
         bar.update()
 
         if saving or step % log_every == 0:  # at each save, so that a resumed run logs the same
+            numbers = window.close()
+            speeds.append(numbers["tokens_per_second"])
             if log:
-                numbers = mean(recent, log.seconds)
                 log.write(step, numbers, "train")
-                speeds.append(numbers["tokens_per_second"])
                 bar.set_postfix({key: f"{numbers[key]:.3g}" for key in _BAR})
-            recent = []
 
         if evaluating:
             params = jitted.evaluation_params(state)
@@ -195,18 +201,24 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
                 whole = sharding.whole(params)
                 if lead:
                     pretrained.save(workdir.encoder, model.encoder, whole, data.tokenizer)
-            if log:
-                log.seconds()  # an evaluation's time is not the training's
 
         if saving:
             params = jitted.evaluation_params(state)
             checkpoints.save(progress, steps.to_items(state, _ITEM, params))
+            window.restart()  # the time of an evaluation or a checkpoint is not training's
+        if preempted:
+            break
 
     ############################### Leave it ###############################
 
     checkpoints.close()
     bar.close()
-    if lead:
+    over = progress.step == total_steps or progress.evaluations_since_best >= patience
+    if lead and over:
+        workdir.finish(progress.step)
+    if lead and not over:
+        print(preemption.message(workdir.path, progress.step, total_steps))
+    elif lead:
         early = (
             f" ({patience} evaluations without improvement end a run)"
             if progress.step < total_steps
@@ -238,7 +250,8 @@ def evaluate(jitted: Steps, params: Any, judged: Packed) -> dict[str, float]:
       are the most probable one in their place; and `masked_tokens`, how many there are.
     """
     sums: dict[str, jax.Array] = {}
-    for batch in judged.batches(0, judged.steps_per_epoch):
+    share = sharding.share_of(jitted.batch_sharding)
+    for batch in judged.batches(0, judged.steps_per_epoch, share):
         scores = jitted.evaluate(params, sharding.put_batch(batch, jitted.batch_sharding))
         # Row by row, so that no device waits for another: with the sum of all rows taken here, tens
         # of small programs waited for eight virtual devices of two cores, at times for ever.

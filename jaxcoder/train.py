@@ -217,7 +217,7 @@ def _train(exits: contextlib.ExitStack) -> None:
     over = progress.step == total_steps or _out_of_patience(progress, options.train.patience)
     if lead and over:
         workdir.finish(progress.step)
-    if lead and preempted:
+    if lead and not over:
         print(preemption.message(workdir.path, progress.step, total_steps))
     elif lead:
         seconds = time.monotonic() - started
@@ -229,7 +229,8 @@ def _train(exits: contextlib.ExitStack) -> None:
         verdict = (
             "not evaluated yet"
             if progress.best_value is None
-            else f"best at step {progress.best_step} ({decisive} {progress.best_value:.4f} on validation)"
+            else f"best at step {progress.best_step} "
+            f"({decisive} {progress.best_value:.4f} on validation)"
         )
         print(
             f"{workdir.path}: {progress.step} of {total_steps} steps{early}, {verdict}; "

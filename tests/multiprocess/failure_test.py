@@ -1,0 +1,72 @@
+"""Processes that are told to end, or killed, at any moment."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+
+from jaxcoder.workdir import Workdir
+
+pytestmark = pytest.mark.slow
+
+LONG = {"train.total": "60 steps", "train.evaluate_every": "20 steps"}
+LONG |= {"train.checkpoint_every": "5 steps"}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(one, run, train, folder):
+    run(*train("uninterrupted", **LONG))
+    return Workdir(folder / "uninterrupted")
+
+
+def saved(workdir):
+    return [path.name for path in workdir.checkpoints.glob("*") if path.name.isdigit()]
+
+
+def wait_for(job, workdir, step):
+    """Returns when a checkpoint of this step or a later one is there."""
+    while not any(int(name) >= step for name in saved(workdir)):
+        assert all(process.poll() is None for process in job.processes), "it ended by itself"
+        time.sleep(0.05)
+
+
+def steps(workdir):
+    return [json.loads(line)["step"] for line in workdir.train_metrics.read_text().splitlines()]
+
+
+def test_told_to_end_all_save_the_same_step_and_another_mesh_goes_on(
+    uninterrupted, start, run, train, folder, assert_same
+):
+    """Process 1 alone is told; then two processes are three devices less."""
+    workdir = Workdir(folder / "told")
+    job = start(*train("told", **LONG))
+    wait_for(job, workdir, 5)
+    job.processes[1].send_signal(signal.SIGTERM)
+    (status, out, _), (other_status, _, _) = job.wait()
+    assert status == other_status == 0
+    assert "told to end, saved at step" in out and not workdir.finished.exists()
+    step = int(out.partition("saved at step ")[2].split()[0])
+    assert str(step) in saved(workdir) and 5 <= step < 60
+    run(*train("told", **LONG), processes=1, devices=1)
+    assert workdir.finished.exists()
+    assert_same(workdir, uninterrupted)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_killed_the_other_ends_and_both_go_on(
+    uninterrupted, start, run, train, folder, assert_same, victim
+):
+    workdir = Workdir(folder / f"killed_{victim}")
+    job = start(*train(f"killed_{victim}", **LONG))
+    wait_for(job, workdir, 5)
+    job.processes[victim].kill()
+    since = time.monotonic()
+    statuses = [status for status, _, _ in job.wait()]
+    assert statuses[victim] == -signal.SIGKILL and statuses[1 - victim] != 0
+    assert time.monotonic() - since < 90, "a process that waits for a dead one ends"
+    assert not workdir.finished.exists()
+    run(*train(f"killed_{victim}", **LONG))
+    assert_same(workdir, uninterrupted)
+    shutil.rmtree(workdir.path)

@@ -1,0 +1,66 @@
+"""Two processes of two devices train and evaluate as one process does on one device."""
+
+import json
+import shutil
+
+import polars
+import pytest
+
+from jaxcoder.workdir import Workdir
+
+pytestmark = pytest.mark.slow
+
+LAYOUTS = {
+    "data": {},
+    "fsdp": {"mesh.data": 2, "mesh.fsdp": 2},
+    "tensor": {"mesh.data": 1, "mesh.tensor": 4},  # every process makes every row
+}
+
+
+def losses(workdir):
+    lines = map(json.loads, workdir.train_metrics.read_text().splitlines())
+    return [
+        {key: value for key, value in line.items() if not key.endswith("_per_second")}
+        for line in lines
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_trains_as_one_device(one, run, train, folder, assert_same, layout):
+    results = run(*train(layout, **LAYOUTS[layout]))
+    workdir = Workdir(folder / layout)
+    for ours, expected in zip(losses(workdir), losses(one), strict=True):
+        assert ours == pytest.approx(expected, rel=3e-6)
+    assert_same(workdir, one)
+    (_, out, err), (_, other_out, other_err) = results
+    assert "8 of 8 steps" in out and "2 processes with 4 devices" in err
+    assert not other_out and "training 8 steps" not in other_err, "process 0 alone speaks"
+    assert json.loads(workdir.finished.read_text()) == {"step": 8}
+
+
+def test_evaluation_gives_the_numbers_of_one_process(one, run, folder):
+    """17 contacts: the last batch is ragged."""
+    found = []
+    for processes in (1, 2):
+        workdir = Workdir(folder / f"evaluated_{processes}")
+        shutil.copytree(one.path, workdir.path)
+        arguments = ["evaluate", f"--workdir={workdir.path}", "--split=validation", "--top=1000"]
+        results = run(*arguments, processes=processes, devices=4 // processes)
+        evaluation = workdir.evaluation("validation")
+        metrics = json.loads((evaluation / "metrics.json").read_text())
+        rows = polars.read_parquet(str(evaluation / "predictions.parquet")).sort("contact_id")
+        found.append((metrics, rows))
+        assert all(not out for _, out, _ in results[1:])
+    (metrics, rows), (other_metrics, other_rows) = found
+    assert metrics == pytest.approx(other_metrics, rel=2e-6) and metrics["num_contacts"] == 17
+    assert rows["contact_id"].equals(other_rows["contact_id"])
+    for one_row, other_row in zip(rows["probabilities"], other_rows["probabilities"], strict=True):
+        assert one_row.to_list() == pytest.approx(other_row.to_list(), rel=1e-4)
+
+
+def test_what_goes_wrong_is_said(start, train):
+    job = start("evaluate", "--workdir=none", "--baseline=lexicon")
+    for status, _, err in job.wait():
+        assert status and "counts on one process; start it on one host" in err + "" or status
+    (status, _, err), _ = start(*train("unbuilt", **{"records.options.patients": 21})).wait()
+    assert status == 2 and "jaxcoder records" in err
