@@ -1,6 +1,7 @@
 """Checkpoints: the state of a training run on disk, its last and its best step."""
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from jaxcoder.errors import UserError
+from jaxcoder.retries import passes, retried
 
 PyTree = Any
 
@@ -118,13 +120,24 @@ class Checkpoints:
         Raises:
           UserError: this save or the one before it did not fit on the disk.
         """
-        self.wait()  # what is still being written is not yet taken from the free space
+        try:
+            self.wait()  # what is still being written is not yet taken from the free space
+        except Exception as error:
+            if not passes(error):
+                raise
+            logging.getLogger(__name__).warning(
+                "the last checkpoint was not written (%s); this one takes its place",
+                type(error).__name__,
+            )
         self._check_space(items)
         self._kept.best = progress.best_step
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         arguments["progress"] = ocp.args.JsonSave(dataclasses.asdict(progress))
         try:
-            self._manager.save(progress.step, args=ocp.args.Composite(**arguments))
+            retried(
+                lambda: self._manager.save(progress.step, args=ocp.args.Composite(**arguments)),
+                f"{self.folder / str(progress.step)}",
+            )
         except Exception as error:
             raise self._explained(error) from error
 
@@ -187,7 +200,7 @@ class Checkpoints:
         """
         where = self.folder / str(step)
         try:
-            return self._restore(step, where, abstract, label_space)
+            return retried(lambda: self._restore(step, where, abstract, label_space), str(where))
         except UserError:
             raise
         except Exception as error:  # whatever the storage says of a file that is cut or gone

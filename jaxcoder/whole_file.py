@@ -8,6 +8,8 @@ from typing import IO, Any
 
 from etils import epath
 
+from jaxcoder.retries import retried
+
 
 @contextlib.contextmanager
 def whole_file(path: epath.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
@@ -30,8 +32,12 @@ def whole_file(path: epath.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Writes a file whole."""
-    with whole_file(path, "wb") as file:
-        file.write(content)
+
+    def write() -> None:
+        with whole_file(path, "wb") as file:
+            file.write(content)
+
+    retried(write, os.fspath(path))
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:

@@ -14,8 +14,18 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxcoder"
 
 # The way of the data: a module imports from its own package, or from names before its own.
 ORDER = (
-    *("__init__", "errors", "settings", "whole_file", "lock", "config_flag", "entry", "hub"),
-    *("records", "tokens", "sharding", "distributed", "buckets", "batch_plan", "batches"),
+    *(
+        "__init__",
+        "errors",
+        "settings",
+        "retries",
+        "whole_file",
+        "lock",
+        "config_flag",
+        "entry",
+        "hub",
+    ),
+    *("hub", "records", "tokens", "sharding", "distributed", "buckets", "batch_plan", "batches"),
     *("packing", "masking"),
     *("models", "packed_batches", "weight_names", "weights", "architectures", "pretrained"),
     *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
@@ -36,7 +46,7 @@ OPTIONAL = {
     "apache_beam": (("records.runner",), "beam"),
     "onnxruntime": (("export.onnx", "bench.export"), "onnx"),
     "torch": (
-        ("bench.parity", "bench.export", *map("export.{}".format, _TORCH)),
+        ("bench.parity", "bench.export", "bench.torch_step", *map("export.{}".format, _TORCH)),
         "torch",
     ),
 }

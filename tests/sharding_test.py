@@ -59,3 +59,27 @@ def test_rows_of_a_batch_are_split_and_nothing_else():
     for key, array in placed.items():
         np.testing.assert_array_equal(array, batch[key])
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {2}
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
+def test_one_process_has_all_rows(sizes):
+    rows = sharding.batch_sharding(make_mesh(*sizes), ShardingRules())
+    share = sharding.share_of(rows)
+    assert share == (tuple(range(sizes[0] * sizes[1])), sizes[0] * sizes[1])
+    assert share.rows(16).tolist() == list(range(16))
+
+
+def test_a_share_need_not_be_one_piece():
+    assert sharding.Share((0, 3), 4).rows(8).tolist() == [0, 1, 6, 7]
+
+
+def test_rows_follow_the_devices_whatever_their_order():
+    """As on a TPU, where neighbours in a mesh may be of different hosts."""
+    mesh = make_mesh(4, 1, 1, devices=[jax.devices()[number] for number in (2, 0, 3, 1)])
+    rows = sharding.batch_sharding(mesh, ShardingRules())
+    placed = sharding.put_batch({"index": np.arange(8)}, rows)["index"]
+    np.testing.assert_array_equal(sharding.whole(placed), np.arange(8))
+    first = next(
+        shard for shard in placed.addressable_shards if shard.device == mesh.devices[0, 0, 0]
+    )
+    np.testing.assert_array_equal(first.data, [0, 1])

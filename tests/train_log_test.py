@@ -1,6 +1,10 @@
 import json
 
-from jaxcoder.train_log import TrainLog
+import pytest
+
+from jaxcoder.checkpoint import Checkpoints
+from jaxcoder.errors import UserError
+from jaxcoder.train_log import TrainLog, Window
 from jaxcoder.workdir import Workdir
 
 
@@ -27,3 +31,57 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
         log.write(1, {"loss": float("nan"), "bce": 2.0}, "train")
     line = json.loads(workdir.train_metrics.read_text())
     assert line == {"step": 1, "train/loss": None, "train/bce": 2.0}
+
+
+def steps(*losses, gradient=1.0):
+    return [
+        {"loss": loss, "grad_norm": gradient, "documents": 4.0, "tokens": 30.0} for loss in losses
+    ]
+
+
+@pytest.fixture
+def window(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    yield Window(10, lambda step: [step * 100, step * 100 + 1], checkpoints)
+    checkpoints.close()
+
+
+def test_a_window_is_the_mean_of_its_steps(window):
+    for metrics in steps(1.0, 3.0):
+        window.add(metrics, 40)
+    numbers = window.close()
+    assert numbers["loss"] == 2.0 and numbers["padding_share"] == 0.25
+    assert numbers["tokens_per_second"] / numbers["documents_per_second"] == pytest.approx(7.5)
+    window.add(steps(5.0)[0], 40)
+    assert window.close()["loss"] == 5.0, "the next one has its own steps alone"
+
+
+@pytest.mark.parametrize(
+    ("losses", "gradient", "said"),
+    [
+        ([1.0, float("nan"), float("nan")], 1.0, "step 12: loss nan"),
+        ([1.0, 2.0, float("inf")], 1.0, "step 13: loss inf"),
+        ([1.0, 1.0, 1.0], float("nan"), "step 11: loss 1, gradient norm nan"),
+    ],
+)
+def test_what_is_no_number_stops_and_names_the_first_step_and_its_records(
+    window, losses, gradient, said
+):
+    for metrics in steps(*losses, gradient=gradient):
+        window.add(metrics, 40)
+    with pytest.raises(UserError) as raised:
+        window.close()
+    assert said in str(raised.value) and "No checkpoint yet" in str(raised.value)
+    number = int(str(raised.value).split("step ")[1].split(":")[0]) - 1
+    assert f"records {number}00, {number}01." in str(raised.value)
+
+
+def test_a_loss_explodes_against_the_window_before(window):
+    for metrics in steps(900.0, 1.0):  # of the first window nothing is known
+        window.add(metrics, 40)
+    window.close()
+    window.add(steps(450.0 * Window.EXPLODED)[0], 40)
+    window.close()
+    window.add(steps(451.0 * Window.EXPLODED**2)[0], 40)
+    with pytest.raises(UserError, match=r"step 14: .*1000 times the mean before"):
+        window.close()

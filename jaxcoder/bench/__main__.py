@@ -9,6 +9,7 @@
   jaxcoder bench records           contact records: two layouts, and from tables on all cores
   jaxcoder bench synthetic         the synthetic cohort: contacts a second, memory at two sizes
   jaxcoder bench tokens            token records: contacts a second, against the bare tokenizer
+  jaxcoder bench train_step        a training step: tokens/s, use of the machine, against PyTorch
 
 Options of one: jaxcoder bench NAME --help
 """
@@ -22,7 +23,7 @@ from jaxcoder.errors import UserError
 
 NAMES = (
     *("attention", "export", "label_attention", "labs", "parity", "population", "records"),
-    *("synthetic", "tokens"),
+    *("synthetic", "tokens", "train_step"),
 )
 
 

@@ -1,0 +1,49 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcoder.bench import __main__ as bench
+from jaxcoder.bench import train_step
+from jaxcoder.models import coder
+from jaxcoder.models.coder import CoderOptions
+from jaxcoder.models.encoder_options import EncoderOptions
+from jaxcoder.models.label_attention import HeadOptions
+
+SIZES = ["--width=16", "--layers=2", "--heads=2", "--feedforward=32", "--window=16"]
+SIZES += ["--tokens=32", "--shortest=8", "--batch=8", "--labels=40", "--steps=2"]
+
+
+def test_both_sides_take_the_same_steps(capsys):
+    bench.main(["train_step", *SIZES, "--against=torch", "--modes", "eager", "accumulated"])
+    out = capsys.readouterr().out
+    rows = re.findall(r"^(JAX|torch \w+) +\S+ +\S+ +\S+% +(\S+) +\S+ +(\S+)$", out, re.M)
+    assert [name for name, _, _ in rows] == ["JAX", "torch eager", "torch accumulated"]
+    losses = [float(loss) for _, _, loss in rows]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-3) and losses[0] > 1
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_flops_are_those_that_xla_counts_but_for_what_is_no_product(family):
+    """Of the forward pass, a third of the step; windows and local attention as small as can be."""
+    encoder = EncoderOptions(
+        family=family,
+        width=64,
+        layers=2,
+        heads=2,
+        feedforward=128,
+        window=32,
+        global_every=1,
+        vocab_size=50,
+        unroll=2,
+    )
+    options = CoderOptions(encoder, HeadOptions(num_labels=300, chunk=300))
+    params = jax.eval_shape(lambda key: coder.init(options, key), jax.random.key(0))
+    tokens, lengths = np.zeros((2, 32), np.int32), np.full(2, 32, np.int32)
+
+    def logits(params):
+        return coder.apply(options, params, tokens, lengths)[0]
+
+    counted = jax.jit(logits).lower(params).compile().cost_analysis()["flops"]
+    assert train_step.flops(options, 2, 32) / 3 == pytest.approx(counted, rel=0.1)
