@@ -133,12 +133,12 @@ class TrainingPlan:
                 return item, contacts[item]
             return -1, minis[item - self._contacts]
 
-        def make(step: int) -> Batch:
+        def batch_of(step: int) -> Batch:
             planned = self.at(step)
             rows = [read(item) if item >= 0 else None for item in _mine(planned.items, share)]
-            return _make(rows, planned.length, self.slots.labels, self.slots.evidence)
+            return make(rows, planned.length, self.slots.labels, self.slots.evidence)
 
-        return stream(make, start_step)
+        return stream(batch_of, start_step)
 
     def _members(self, epoch: int) -> np.ndarray:
         """The items of an epoch, in order."""
@@ -186,12 +186,12 @@ def evaluation_batches(
     check_rows(lengths, options, share.of)
     slots = _round_up(int(sizes[:, 1].max()))
 
-    def make(step: int) -> Batch:
+    def batch_of(step: int) -> Batch:
         batch = planned[step]
         rows = [(item, records[item]) if item >= 0 else None for item in _mine(batch.items, share)]
-        return _make(rows, batch.length, slots, None)
+        return make(rows, batch.length, slots, None)
 
-    return stream(make, 0, len(planned))
+    return stream(batch_of, 0, len(planned))
 
 
 def stream(make: Callable[[int], Batch], start: int, stop: int | None = None) -> Iterator[Batch]:
@@ -246,7 +246,7 @@ def _round_up(number: int) -> int:
     return max(8, -(-number // 8) * 8)
 
 
-def _make(
+def make(
     rows: Sequence[tuple[int, Mapping[str, Any]] | None],
     length: int,
     label_slots: int,

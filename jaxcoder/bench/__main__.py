@@ -1,6 +1,7 @@
 """Measures speed and memory of a part, as ratios within one run.
 
   jaxcoder bench attention         self-attention by length: time and peak memory of each way
+  jaxcoder bench epoch             an epoch of a corpus: real tokens/s, against padded PyTorch
   jaxcoder bench export            an exported coder: documents/s in JAX, PyTorch and onnxruntime
   jaxcoder bench label_attention   the label head: peak memory and time against the naive form
   jaxcoder bench labs              a large laboratory relation: time and peak memory
@@ -22,7 +23,7 @@ from jaxcoder import entry
 from jaxcoder.errors import UserError
 
 NAMES = (
-    *("attention", "export", "label_attention", "labs", "parity", "population", "records"),
+    *("attention", "epoch", "export", "label_attention", "labs", "parity", "population", "records"),
     *("synthetic", "tokens", "train_step"),
 )
 
