@@ -91,8 +91,10 @@ start() {
   "$@" &
   child=$!
   set +m
+  local group=$child
   [[ -z $stopping ]] || kill -TERM "$child" 2>/dev/null || true # came before there was a child
   attend
+  kill -KILL -- "-$group" 2>/dev/null || true # what it left behind may hold the accelerator
 }
 
 failures=0
