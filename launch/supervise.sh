@@ -66,7 +66,13 @@ PYTHON
 finished() { [[ $'\n'$(names "$workdir")$'\n' == *$'\nfinished.json\n'* ]]; }
 
 # A checkpoint is a folder named by its step; one that is still being written has another name.
-last_step() { names "$workdir/checkpoints" | { grep -Ex '[0-9]+' || true; } | sort -n | tail -n 1; }
+last_step() {
+  local name last=''
+  while read -r name; do
+    if [[ $name =~ ^[0-9]+$ ]] && ((10#$name > ${last:--1})); then last=$((10#$name)); fi
+  done <<<"$(names "$workdir/checkpoints")"
+  echo "$last"
+}
 
 child='' stopping='' heard=''
 stop() {

@@ -12,12 +12,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 
 # Records its arguments, one call a line, then runs the test's answer: a piece of shell which sees
-# them as "$*", and how often it was called before as $calls.
+# them as "$*".
 _STAND_IN = """\
 #!/usr/bin/env bash
-name=$(basename "$0")
-calls=$(grep -c "^$name " {log} || true)
-printf '%s\\n' "$name $(printf '%q ' "$@")" >>{log}
+printf -v words '%q ' "${{0##*/}}" "$@"
+echo "$words" >>{log}
 {answer}
 """
 
@@ -65,20 +64,24 @@ class Machine:
 
     def calls(self) -> list[list[str]]:
         """How the stand-ins were called, in order; an argument with line breaks is one."""
-        return [words(line) for line in self.log.read_text().splitlines()]
+        return words(self.log.read_text())
 
 
-def words(line: str) -> list[str]:
-    """The words that bash reads in a line, $'...' included."""
+def words(lines: str) -> list[list[str]]:
+    """The words that bash reads in each line, $'...' included."""
     made = subprocess.run(
-        ["bash", "-c", f"printf '%s\\0' {line}"], check=True, capture_output=True, text=True
+        ["bash", "-c", "".join(f"printf '%s\\0' {line}; echo\n" for line in lines.splitlines())],
+        check=True,
+        capture_output=True,
+        text=True,
     )
-    return made.stdout.split("\0")[:-1]
+    return [line.split("\0") for line in made.stdout.split("\0\n")[:-1]]
 
 
 def lines_of(printed: str) -> list[list[str]]:
     """The commands that a dry run prints, without its comments."""
-    return [words(line) for line in printed.splitlines() if line and not line.startswith("#")]
+    lines = [line for line in printed.splitlines() if not line.startswith("#")]
+    return words("\n".join(lines))
 
 
 def starts(calls: Sequence[Sequence[str]], count: int) -> list[str]:

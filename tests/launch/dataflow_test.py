@@ -1,6 +1,7 @@
 """launch/dataflow.sh: both builds, by Beam, with options that jaxcoder takes."""
 
 import pytest
+
 from tests.launch.conftest import lines_of
 
 OPTIONS = ["--project=p", "--region=r", "--bucket=gs://b", "--image=i", "--folder=/shared"]

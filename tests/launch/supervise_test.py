@@ -112,7 +112,8 @@ def test_what_a_run_leaves_behind_is_ended(machine, checkpoints):
 
 def test_supervises_local_processes(machine, checkpoints):
     # The first turn is preempted, the second finishes.
-    body = "[ ! -d runs/checkpoints/1 ] || touch runs/finished.json; sleep 0.3; mkdir -p runs/checkpoints/1"
+    body = "[ ! -d runs/checkpoints/1 ] || touch runs/finished.json; sleep 0.2; "
+    body += "mkdir -p runs/checkpoints/1"
     result = supervise(machine, "runs", str(LAUNCH / "local.sh"), "2", "bash", "-c", body, "-")
     assert result.returncode == 0
 

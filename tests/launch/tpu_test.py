@@ -1,6 +1,7 @@
 """launch/tpu.sh against stand-ins for gcloud: which commands, in which order."""
 
 import pytest
+
 from tests.launch.conftest import lines_of, starts
 
 PLACE = ["--zone=us-west4-a", "--project=p"]
