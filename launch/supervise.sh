@@ -105,8 +105,8 @@ start() {
 
 failures=0
 while ! finished; do
-  before=$(last_step)
   [[ -z $stopping ]] || exit 75
+  before=$(last_step)
   start "$@"
   after=$(last_step)
   ! finished || break
@@ -125,11 +125,9 @@ while ! finished; do
     say "$what; $failures times without a new checkpoint, the last at step ${after:-0}: giving up"
     exit $((status ? status : 75))
   fi
-  pause=$((wait << (failures > 1 ? failures - 1 : 0)))
-  ((pause <= 60 || (pause = 60) > 0))
+  pause=$wait
+  for ((i = 1; i < failures && pause < 60; i++)); do pause=$((pause * 2 < 60 ? pause * 2 : 60)); done
   say "$what at step ${after:-0}; again in $pause s"
-  sleep "$pause" & # in the background, so that a signal is heard at once
-  child=$!
-  attend
+  start sleep "$pause" # as a child, so that a signal is heard at once
 done
 say "finished: $workdir/finished.json"
