@@ -126,14 +126,15 @@ tar -xzf code.tar.gz -C jaxcoder
 cd jaxcoder
 python3 -m pip install --quiet --user uv
 ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 .venv
-~/.local/bin/uv pip install --quiet --python .venv/bin/python -c constraints.txt -e './[tpu,gcs]'
+~/.local/bin/uv pip install --quiet --python .venv/bin/python -c constraints.txt -e '.[tpu,gcs]'
 gcloud storage rsync --recursive $bucket/data data" || status=$?
   rm -r "$folder"
   return "$status"
 }
 
 # A systemd unit outlives the ssh session, and is sent TERM when the machine is taken away.
-# KillMode=mixed: TERM to the supervisor alone, which passes it on.
+# KillMode=mixed: TERM to the supervisor alone, which passes it on. env: systemd-run would look the
+# program up in the folder and PATH of whoever calls it, not of the unit.
 start() {
   [[ $# -gt 0 ]] || mistake "$action: needs -- COMMAND"
   [[ -z $workdir ]] || set -- launch/supervise.sh "$workdir" "$@"
@@ -144,7 +145,7 @@ start() {
 sudo systemctl reset-failed jaxcoder 2>/dev/null || true
 sudo systemd-run --unit=jaxcoder --uid="$(id -u)" --working-directory="$HOME/jaxcoder" \
 --setenv=PATH="$HOME/jaxcoder/.venv/bin:$PATH" --property=KillMode=mixed \
---property=TimeoutStopSec=300 '"$command"'
+--property=TimeoutStopSec=300 /usr/bin/env '"$command"'
 }'
 }
 

@@ -71,7 +71,7 @@ def test_the_worker_starts_exactly_the_command_given(machine):
     machine.shell(call[-1].removeprefix("--command="))
     _, _, unit = machine.calls()
     assert unit[:3] == ["sudo", "systemd-run", "--unit=jaxcoder"]
-    assert unit[-6:] == ["launch/supervise.sh", "gs://b/runs/x", *TRAIN[1:]]
+    assert unit[-7:] == ["/usr/bin/env", "launch/supervise.sh", "gs://b/runs/x", *TRAIN[1:]]
     assert "--property=KillMode=mixed" in unit
 
 
