@@ -20,6 +20,7 @@ chosen too; one seed; 1.7 GiB:
   Spanish, evidence spans    .698 / .577 / .621  .633 / .529 / .562  416 s, 2 CPU cores
   Spanish, evidence=silver   .633 / .515 / .550  .594 / .491 / .515  445 s
   English                    .578 / .483 / .497  .534 / .463 / .460  409 s
+  English, init=minilm       .574 / .490 / .505  .534 / .471 / .474  48 min, busy; 3.3 GiB
 
 What decided, micro-F1 of the network on evidence spans in runs of 7 epochs that were not waited
 for: .576 after 5 with an evidence weight of 2 (the label attention stands on a plateau for an epoch

@@ -9,6 +9,8 @@ r"""CodiEsp without codes: pretrains the encoder of configs/codiesp.py on its te
 DIR is where the Zenodo archive 3837305 was unpacked. The argument is the language: es (default) or
 en. Trained on the 2,751 background documents, which have no codes, and the 500 of training; masked
 accuracy is that on the 250 of the development split, which neither tokenizer nor encoder sees.
+4 epochs: masked accuracy .291, loss 4.59; 15 minutes and 1.3 GiB on 2 CPU cores. The network of
+configs/codiesp.py has micro-F1 .643 with it, .633 without.
 """
 
 from ml_collections import ConfigDict

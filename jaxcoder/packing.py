@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcoder.records.schema import SCORED
+
 
 @dataclasses.dataclass(frozen=True)
 class PackingOptions:
     """Which documents are packed, and into what.
 
     Attributes:
-      splits: that are trained on.
+      splits: that are trained on; never those that are scored.
       held_out: the split that masked accuracy is measured on.
       held_out_documents: of it at most, evenly spaced; 0 for all.
       length: tokens of a row (T); 0 for the encoder's window, or its longest document. Longer
@@ -30,6 +32,12 @@ class PackingOptions:
     rows: int = 32
 
     def __post_init__(self) -> None:
+        if scored := [split for split in self.splits if split in SCORED]:
+            raise ValueError(
+                f"splits = {list(self.splits)}: expected none of those that are scored, "
+                f"{' and '.join(SCORED)}, whose text an encoder must not know; leave out "
+                f"{' and '.join(scored)}"
+            )
         if not self.splits or self.held_out in self.splits:
             raise ValueError(
                 f"splits = {list(self.splits)}: expected at least one, and not held_out = "

@@ -17,6 +17,7 @@ that was killed goes on when the same command is given again.
 
 import contextlib
 import dataclasses
+import math
 import statistics
 import sys
 import time
@@ -181,6 +182,7 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
         if evaluating:
             params = jitted.evaluation_params(state)
             scores = evaluate(jitted, params, judged)
+            _check(scores, packing.held_out)
             progress = progress.judged(scores["loss"], larger=False)
             if log:
                 log.write(step, scores, packing.held_out)
@@ -238,14 +240,30 @@ def evaluate(jitted: Steps, params: Any, judged: Packed) -> dict[str, float]:
     sums: dict[str, jax.Array] = {}
     for batch in judged.batches(0, judged.steps_per_epoch):
         scores = jitted.evaluate(params, sharding.put_batch(batch, jitted.batch_sharding))
-        sums = {key: sums.get(key, 0.0) + jnp.sum(value) for key, value in scores.items()}
-    numbers = {key: float(value) for key, value in sums.items()}
+        # Row by row, so that no device waits for another: with the sum of all rows taken here, tens
+        # of small programs waited for eight virtual devices of two cores, at times for ever.
+        sums = {key: sums.get(key, 0.0) + value for key, value in scores.items()}
+    numbers = {key: float(jnp.sum(value)) for key, value in sums.items()}
     hidden = max(numbers["hidden"], 1.0)
     return {
         "loss": numbers["loss"] / hidden,
         "masked_accuracy": numbers["correct"] / hidden,
         "masked_tokens": numbers["hidden"],
     }
+
+
+def _check(scores: Mapping[str, float], held_out: str) -> None:
+    """Raises UserError where scores cannot decide which encoder is best."""
+    if not scores["masked_tokens"]:
+        raise UserError(
+            f"config.packing.held_out = {held_out!r}: of so little text nothing is hidden; choose "
+            "a split with more, or a higher config.masking.rate"
+        )
+    if not math.isfinite(scores["loss"]):
+        raise UserError(
+            f"the loss on {held_out} is {scores['loss']}: the run has diverged; set a lower "
+            "config.optim.learning_rate, and begin in a new --workdir"
+        )
 
 
 def _fitted(options: PretrainExperiment, data: TokenData) -> MaskedLMOptions:

@@ -16,7 +16,7 @@ from jaxcoder.models.encoder_options import EncoderOptions
 from jaxcoder.models.label_attention import HeadOptions
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.tokens.tokenizer import Tokenizer
-from jaxcoder.whole_file import write_bytes, write_json
+from jaxcoder.whole_file import as_json, write_bytes
 
 Params = dict[str, Any]
 _KEY = "config.model.encoder"
@@ -183,14 +183,17 @@ def save(
 ) -> None:
     """Writes an encoder so that `load`, and AutoModel of transformers, read it.
 
+    An encoder that is there already is replaced at one stroke where the weights alone are others,
+    as in the course of a run. Another one goes first, its `config.json`, without which a folder is
+    none, before the rest, and that of the new one comes last.
+
     Args:
-      folder: written whole: its `config.json`, without which it is none, comes last.
+      folder: where.
       options: the encoder.
       params: the group `encoder`, and `masked_lm` where there is one.
       tokenizer: that of the encoder.
     """
     folder = epath.Path(folder)
-    (folder / hub.CONFIG).unlink(missing_ok=True)
     kind, masked_lm = architectures.model_type(options), "masked_lm" in params
     prefix = {"modernbert": "model.", architectures.OWN: "encoder."}.get(kind, f"{kind}.")
     if not masked_lm and kind != architectures.OWN:
@@ -200,11 +203,22 @@ def save(
         # transformers always has this table; of zeros it changes nothing.
         row = np.zeros((1, options.width), np.float32)
         tensors[f"{prefix}embeddings.token_type_embeddings.weight"] = row
+    config = architectures.write(options, masked_lm, tokenizer.start_id, tokenizer.end_id)
+    beside = tokenizer.files() | {hub.CONFIG: as_json(config)}
+    same = all(_holds(folder / name, content) for name, content in beside.items())
+    if not same:
+        (folder / hub.CONFIG).unlink(missing_ok=True)
+    for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+        left.unlink()
     content = safetensors.numpy.save(tensors, metadata={"format": "pt"})
     write_bytes(folder / hub.WEIGHTS, content)
-    tokenizer.save(folder)
-    config = architectures.write(options, masked_lm, tokenizer.start_id, tokenizer.end_id)
-    write_json(folder / hub.CONFIG, config)
+    if not same:
+        for name, content in beside.items():
+            write_bytes(folder / name, content)
+
+
+def _holds(file: epath.Path, content: bytes) -> bool:
+    return file.exists() and file.read_bytes() == content
 
 
 def _fitted(folder: epath.Path, read: Callable[[], Params]) -> Params:

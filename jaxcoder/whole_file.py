@@ -36,4 +36,9 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
 
 def write_json(path: epath.PathLike, value: Any) -> None:
     """Writes JSON whole, keys sorted."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    write_bytes(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

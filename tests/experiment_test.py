@@ -21,6 +21,7 @@ ARGUMENTS = {
     "mimic3": [("full",), ("50",), ("clean",)],
     "mimic4": [("icd9",), ("icd10",)],
     "population": [("tables",), ("synthetic",)],
+    "pretrain_population": [("tables",), ("synthetic",)],
 }
 
 

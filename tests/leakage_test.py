@@ -1,11 +1,14 @@
 """Nothing is learned from validation and test: other contacts in them change none of it."""
 
 import functools
+import pathlib
 
+import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from jaxcoder import experiment
+from jaxcoder import cli, experiment, pretrain, sharding
 from jaxcoder.baseline import fit_evidence_lexicon, fit_lexicon
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.findings import Findings
@@ -157,3 +160,65 @@ def test_other_contacts_in_validation_and_test_change_nothing_that_is_learned(le
 def test_a_contact_more_in_train_changes_it(learned, what):
     """Without this the comparison above might compare nothing."""
     assert learned("first")[what] != learned("leaking")[what]
+
+
+CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "pretrain_codiesp.py"
+PRETRAINING = {
+    "tokens.tokenizer.splits": ("train",),
+    "tokens.tokenizer.vocab_size": 300,
+    "tokens.serialise.sections": ("notes", "medications", "labs"),
+    "model.encoder.convolution": 0,
+    "packing.splits": ("train",),
+    "packing.rows": 4,
+    "model.encoder.width": 8,
+    "model.encoder.heads": 1,
+    "model.encoder.feedforward": 16,
+    "model.encoder.window": 32,
+    "train.total": "2 steps",
+    "train.evaluate_every": "2 steps",
+}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """From the name of a world to the tokenizer and the weights that the command leaves there."""
+    jax.config.update("jax_disable_most_optimizations", True)
+
+    @functools.cache
+    def run(world):
+        folder = tmp_path_factory.mktemp(world)
+
+        def prepare(options):
+            contacts = records_builder.build(
+                Wards(**WORLDS[world]), options.data_dir, say=lambda line: None
+            )
+            return tokens_builder.build(
+                contacts, options.data_dir, options.tokens, say=lambda line: None
+            )
+
+        flags = [f"--config.{key}={value}" for key, value in PRETRAINING.items()]
+        flags += [f"--config.data_dir={folder / 'data'}", f"--workdir={folder / 'run'}"]
+        one_device = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sharding, "make_mesh", one_device)
+            patch.setattr(pretrain, "prepare", prepare)
+            cli.main(["pretrain", f"--config={CONFIG}", *flags])
+        encoder = folder / "run" / "encoder"
+        weights = safetensors.numpy.load((encoder / "model.safetensors").read_bytes())
+        return (encoder / "tokenizer.json").read_bytes(), weights
+
+    yield run
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_pretraining_knows_nothing_of_the_text_of_validation_and_test(pretrained):
+    """The weights after the last step, which validation only scores."""
+    (tokenizer, weights), (other, others) = pretrained("first"), pretrained("second")
+    assert tokenizer == other
+    for name, array in weights.items():
+        np.testing.assert_allclose(others[name], array, rtol=0, atol=1e-6, err_msg=name)
+    # Without this the comparison might compare nothing.
+    tokenizer, others = pretrained("leaking")
+    assert tokenizer != other
+    dense = next(name for name in weights if name.endswith("query.weight"))
+    assert np.abs(others[dense] - weights[dense]).max() > 1e-4

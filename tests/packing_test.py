@@ -63,7 +63,12 @@ def test_an_epoch_is_another_order_of_as_many_rows():
     ("options", "message"),
     [
         ({"splits": ()}, "expected at least one"),
-        ({"splits": ("train", "validation")}, "not held_out = 'validation'"),
+        (
+            {"splits": ("train", "background"), "held_out": "background"},
+            "not held_out = 'background'",
+        ),
+        ({"splits": ("train", "validation")}, "expected none of those that are scored"),
+        ({"splits": ("test", "validation"), "held_out": "train"}, "leave out test and validation"),
         ({"rows": 0}, "rows = 0: expected at least 1"),
         ({"length": -1}, "length = -1: expected 0 or more"),
     ],

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxcoder import cli, experiment, pretrained
+from jaxcoder import cli, experiment, hub, pretrain, pretrained
+from jaxcoder.errors import UserError
 from jaxcoder.experiment import PretrainExperiment
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -98,6 +99,8 @@ def test_a_run_learns_and_leaves_an_encoder(done, folder):
     # Rows of 64 tokens, in which a word has up to five: the last one often does not fit.
     assert 0.25 < np.mean([row["train/masked_share"] for row in train]) < 0.3
     assert np.mean([row["train/padding_share"] for row in train]) < 0.1
+    config, array_file = (done / "encoder" / name for name in (hub.CONFIG, hub.WEIGHTS))
+    assert config.stat().st_mtime_ns < array_file.stat().st_mtime_ns, "a better one: weights alone"
     out = (folder / "out").read_text()
     assert "24 of 24 steps, best at step 24 (loss " in out and "tokens/s" in out
     assert f"masked accuracy {last['validation/masked_accuracy']:.4f} on validation" in out
@@ -148,6 +151,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(done, folder):
         ({"packing.held_out": "background"}, "has train, validation"),
         ({"tokens.tokenizer.splits": ("train", "test")}, "none of those that are scored"),
         ({"packing.splits": ("train", "background")}, "expected what is pretrained on"),
+        ({"packing.splits": ("train", "test")}, "config.packing: splits = ['train', 'test']: exp"),
         ({"tokens.serialise.sections": ("labs",), "masking.rate": 1.5}, "rate = 1.5"),
     ],
 )
@@ -157,6 +161,19 @@ def test_a_mistake_is_one_line_and_begins_no_run(folder, command, options, messa
     assert status == 2
     assert err.count("jaxcoder pretrain: error:") == 1 and message in err.splitlines()[-1]
     assert not workdir.exists()
+
+
+def test_a_run_that_diverges_ends_and_leaves_no_encoder(folder, command):
+    options = {"optim.learning_rate": 1e30, "train.total": "3 steps", "train.warmup": "1 step"}
+    status, _, err = command("diverged", **options)
+    assert status == 2
+    assert "the loss on validation is nan: the run has diverged; set a lower config.opt" in err
+    assert not (folder / "diverged" / "encoder").exists()
+
+
+def test_text_too_short_to_hide_anything_decides_nothing():
+    with pytest.raises(UserError, match="config.packing.held_out = 'validation': of so little"):
+        pretrain._check({"masked_tokens": 0.0, "loss": 0.0}, "validation")
 
 
 def test_runs_of_two_kinds_do_not_share_a_workdir(done, folder, command, capsys):

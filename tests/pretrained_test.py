@@ -1,5 +1,6 @@
 """Folders of Hugging Face in, and out so that transformers computes the same."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -187,6 +188,41 @@ def test_what_transformers_cannot_compute_it_is_not_offered(tmp_path, options, k
     table = loaded["embedding"].pop("token_type", np.zeros(1))
     assert not table.any(), "transformers has one always, and here it does nothing"
     jax.tree.map(np.testing.assert_array_equal, loaded, params["encoder"])
+
+
+@pytest.mark.parametrize("width", [8, 12])
+def test_an_encoder_is_replaced_whole_whenever_the_process_is_killed(tmp_path, monkeypatch, width):
+    """By one of the same shape, as in a run: it is there at any time. By another: or it is none."""
+    tokenizer = train_tokenizer(iter(TEXTS), TokenizerOptions(vocab_size=300))
+    before = EncoderOptions(vocab_size=300, width=8, heads=2, layers=1, convolution=3)
+    after = dataclasses.replace(before, width=width)
+    old, new = ({"encoder": random_params(each)} for each in (before, after))
+    new["encoder"]["embedding"]["word"][0] = 7
+    write, found = pretrained.write_bytes, []
+    for fatal in range(6):
+        folder = tmp_path / str(fatal)
+        pretrained.save(folder, before, old, tokenizer)
+        (folder / ".model.safetensors.1.tmp").write_bytes(b"of another that was killed")
+        calls = iter(range(9))
+
+        def write_or_die(path, content, calls=calls, fatal=fatal):
+            if next(calls) == fatal:
+                raise InterruptedError
+            write(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pretrained, "write_bytes", write_or_die)
+            with contextlib.suppress(InterruptedError):
+                pretrained.save(folder, after, new, tokenizer)
+        assert not list(folder.glob(".*.tmp"))
+        if not (folder / hub.CONFIG).exists():
+            found.append("none")
+            continue
+        params = pretrained.load(str(folder), pretrained.options_of(str(folder)))
+        found.append("new" if params["embedding"]["word"][0, 0] == 7 else "old")
+        expected = {"old": old, "new": new}[found[-1]]["encoder"]
+        jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert found == (["old"] + ["new"] * 5 if width == 8 else ["none"] * 4 + ["new"] * 2)
 
 
 def test_a_checkpoint_in_several_files_and_in_half_precision(folders, tmp_path):

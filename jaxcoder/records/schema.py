@@ -9,6 +9,8 @@ SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U
 """From how sources write it, in upper case, to how contacts have it."""
 
 SPLITS = ("train", "validation", "test")
+SCORED = SPLITS[1:]
+"""Splits that models are scored on: nothing is learned from them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -37,9 +37,26 @@ class _Groups:
     tokens: TokensOptions = dataclasses.field(default_factory=TokensOptions)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Encoder:
+    init: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    encoder: _Encoder = _Encoder()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known(_Groups):
+    """With the key of the rest, which can be set whether the file has it or not."""
+
+    model: _Model = _Model()
+
+
 def define_flags() -> None:
     """Declares the command's flags."""
-    entry.define_config_flag(_Groups)
+    entry.define_config_flag(_Known)
     flags.DEFINE_string("data_dir", "", "Folder of the data sets; the config's when empty.")
     flags.DEFINE_integer("jobs", 0, "Processes; all cores unless given.")
     flags.DEFINE_string("runner", "", f"{runner.RUNNER_HELP}.")

@@ -12,9 +12,10 @@ from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.schema import SPLITS
+from jaxcoder.records.schema import SCORED
 from jaxcoder.tokens.pieces import Pieces, are_independent, arrays
 from jaxcoder.tokens.words import Vocabulary, vocabulary
+from jaxcoder.whole_file import write_bytes
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 """Of a tokenizer trained here; a token's index is its id."""
@@ -24,7 +25,6 @@ _REMEDY = (
     "expected the folder of a Hugging Face fast tokenizer; from older ones (vocab.txt, merges.txt) "
     "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(OTHER) of transformers makes one"
 )
-_SCORED = set(SPLITS) - {"train"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +52,10 @@ class TokenizerOptions:
             raise ValueError(f"vocab_size = {self.vocab_size}: expected at least {least}")
         if self.train_contacts < 0:
             raise ValueError(f"train_contacts = {self.train_contacts}: expected 0 (all) or more")
-        if not self.splits or set(self.splits) & _SCORED:
+        if not self.splits or set(self.splits) & set(SCORED):
             raise ValueError(
                 f"splits = {list(self.splits)}: expected at least one, and none of those that are "
-                f"scored, {' and '.join(sorted(_SCORED))}"
+                f"scored, {' and '.join(SCORED)}"
             )
 
 
@@ -129,10 +129,13 @@ class Tokenizer:
 
     def save(self, folder: epath.PathLike) -> None:
         """Writes a folder that `load_tokenizer`, and `AutoTokenizer` of transformers, read."""
-        folder = epath.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _FILE).write_text(self._backend.to_str(pretty=True))
-        (folder / _CONFIG).write_text(json.dumps(self._config, ensure_ascii=False, indent=1) + "\n")
+        for name, content in self.files().items():
+            write_bytes(epath.Path(folder) / name, content)
+
+    def files(self) -> dict[str, bytes]:
+        """What `save` writes, by the names of files."""
+        config = json.dumps(self._config, ensure_ascii=False, indent=1) + "\n"
+        return {_FILE: self._backend.to_str(pretty=True).encode(), _CONFIG: config.encode()}
 
 
 def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenizer:

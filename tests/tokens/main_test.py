@@ -54,13 +54,17 @@ def test_builds_what_is_missing_and_prints_the_report(config, tmp_path, capsys):
     assert "Reusing token records" in capsys.readouterr().out
 
 
-def test_an_encoder_from_a_checkpoint_brings_its_tokenizer(config, tmp_path, capsys):
+@pytest.mark.parametrize("where", ["in the file", "on the command line"])
+def test_an_encoder_from_a_checkpoint_brings_its_tokenizer(config, tmp_path, capsys, where):
     """As in training, which otherwise would not find these records."""
     published = train_tokenizer(["finding seen " * 9], TokenizerOptions(vocab_size=270))
     published.save(tmp_path / "encoder")
-    model = f'"model": {{"encoder": {{"init": {str(tmp_path / "encoder")!r}}}}}, "train"'
+    file, flag = {"width": 16}, [f"--config.model.encoder.init={tmp_path / 'encoder'}"]
+    if where == "in the file":
+        file, flag = {"init": str(tmp_path / "encoder")}, []
+    model = f'"model": {{"encoder": {file!r}}}, "train"'
     config.write_text(config.read_text().replace('"train"', model))
-    run("--config", config, "--data_dir", tmp_path / "data")
+    run("--config", config, "--data_dir", tmp_path / "data", *flag)
     data = open_tokens(capsys.readouterr().out.splitlines()[-1].removeprefix("Token records "))
     assert data.tokenizer.vocab_size == published.vocab_size
 
