@@ -45,7 +45,7 @@ def test_brings_no_other_framework():
     assert not names & FRAMEWORKS
 
 
-@pytest.mark.parametrize("extra", ["", "report", "test", "torch", "dev"])
+@pytest.mark.parametrize("extra", ["", "report", "gcs", "test", "torch", "dev"])
 def test_each_dependency_is_pinned_within_its_range(extra):
     lines = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
     for requirement in requirements(lines):

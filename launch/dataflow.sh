@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Contact records, then token records, made by Apache Beam on Dataflow.
+#
+#   launch/dataflow.sh NAME --project=P --region=R --bucket=gs://B --image=I --folder=DIR \
+#       --source=tables --config=configs/population.py
+#
+# DIR is one folder under the same path on this machine and in the workers' containers: the extract
+# lies in DIR/extract, the records come to DIR/data. launch/README.md says what that takes.
+#
+#   --project=P   of Google Cloud
+#   --region=R    such as europe-west4
+#   --bucket=gs://B  for what Dataflow stages
+#   --image=I     made of launch/Dockerfile, target beam
+#   --folder=DIR  that all workers see
+#   --source=S    of jaxcoder records (tables)
+#   --config=C    of jaxcoder tokens
+#   --workers=N   at most (100)
+#   --dry-run     print the commands
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launch/dry_run.sh
+source "$here/dry_run.sh"
+
+[[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
+[[ $# -ge 1 ]] || usage 2 >&2
+name=$1
+shift
+check_name "$name"
+project='' region='' bucket='' image='' folder='' source=tables config='' workers=100
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --project=*) project=${1#*=} ;;
+    --region=*) region=${1#*=} ;;
+    --bucket=*) bucket=${1#*=} bucket=${bucket%/} ;;
+    --image=*) image=${1#*=} ;;
+    --folder=*) folder=${1#*=} folder=${folder%/} ;;
+    --source=*) source=${1#*=} ;;
+    --config=*) config=${1#*=} ;;
+    --workers=*) workers=${1#*=} ;;
+    --dry-run) dry=1 ;;
+    *) mistake "$1: unknown option" ;;
+  esac
+  shift
+done
+for needed in project region bucket image folder config; do
+  [[ ${!needed} ]] || mistake "needs --$needed"
+done
+[[ $folder == /* ]] || mistake "--folder=$folder: expected an absolute path, the same on all workers"
+
+beam=(--runner DataflowRunner)
+for option in "project=$project" "region=$region" "temp_location=$bucket/dataflow" \
+  "sdk_container_image=$image" "max_num_workers=$workers"; do
+  beam+=(--beam_option "$option")
+done
+run jaxcoder records --source "$source" --source_dir "$folder/extract" --data_dir "$folder/data" \
+  "${beam[@]}" --beam_option "job_name=$name-records"
+# Dataflow takes jobs of 10 MB, which the lexicon of silver evidence may exceed.
+run jaxcoder tokens --config "$config" --data_dir "$folder/data" \
+  "--config.records.source_dir=$folder/extract" --config.tokens.silver.enabled=False \
+  "${beam[@]}" --beam_option "job_name=$name-tokens"

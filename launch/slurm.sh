@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# A run on GPU nodes of a SLURM cluster, of which launch/slurm.sbatch is the job.
+#
+#   launch/slurm.sh start  NAME --nodes=N --gpus=G --workdir=DIR [options of sbatch] -- COMMAND...
+#   launch/slurm.sh status NAME
+#   launch/slurm.sh follow NAME
+#   launch/slurm.sh stop   NAME
+#
+#   launch/slurm.sh start icd --nodes=4 --gpus=8 --workdir=/scratch/runs/icd --partition=gpu --time=24:00:00 \
+#       -- jaxcoder train --config configs/X.py --workdir /scratch/runs/icd --distributed
+#
+# One process a GPU, as JAX expects it of SLURM. Before the time is up the run saves, and the job
+# puts itself into the queue again, until the run is finished. stop cancels all jobs of that name.
+#
+#   --nodes=N      nodes (1)
+#   --gpus=G       GPUs, and processes, a node (1)
+#   --workdir=DIR  of a run of train or pretrain, on a disk that all nodes see; the same as in the
+#                  command
+#   --log=FILE     (NAME.log)
+#   --dry-run      print the commands
+#   others         go to sbatch: --partition=, --account=, --time=, --cpus-per-task=, --mem=
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launch/dry_run.sh
+source "$here/dry_run.sh"
+
+[[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
+[[ $# -ge 2 ]] || usage 2 >&2
+action=$1 name=$2
+shift 2
+check_name "$name"
+nodes=1 gpus=1 workdir='' log=$name.log others=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --nodes=*) nodes=${1#*=} ;;
+    --gpus=*) gpus=${1#*=} ;;
+    --workdir=*) workdir=${1#*=} ;;
+    --log=*) log=${1#*=} ;;
+    --dry-run) dry=1 ;;
+    --) shift; break ;;
+    --*=*) others+=("$1") ;;
+    *) mistake "$1: unknown option; one for sbatch is written --name=value" ;;
+  esac
+  shift
+done
+
+case $action in
+  start)
+    [[ $# -gt 0 ]] || mistake 'start: needs -- COMMAND'
+    [[ $nodes =~ ^[1-9][0-9]*$ && $gpus =~ ^[1-9][0-9]*$ ]] ||
+      mistake "--nodes=$nodes --gpus=$gpus: expected 1 or more"
+    # --gpus-per-node, not a task: JAX takes the GPU of the task's number among all of its node's.
+    run sbatch "--job-name=$name" "--output=$log" "--nodes=$nodes" "--ntasks-per-node=$gpus" \
+      "--gpus-per-node=$gpus" ${others[@]+"${others[@]}"} "$here/slurm.sbatch" "$here" "$workdir" "$@"
+    ;;
+  status) run squeue "--user=$(id -un)" "--name=$name" ;;
+  follow) run tail -n 100 -F "$log" ;;
+  stop) run scancel "--user=$(id -un)" "--name=$name" ;;
+  *) mistake "$action: unknown" ;;
+esac

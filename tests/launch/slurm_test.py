@@ -1,0 +1,68 @@
+"""launch/slurm.sh and its job: one process a GPU, and into the queue again until finished."""
+
+import getpass
+import pathlib
+
+import pytest
+
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
+TRAIN = ["jaxcoder", "train", "--config.train.total='5 epochs'", "--distributed"]
+
+
+def test_submits_one_process_a_gpu(machine):
+    machine.stand_in("sbatch")
+    options = ["--nodes=4", "--gpus=8", "--workdir=/runs/x", "--partition=gpu"]
+    assert machine.run("slurm.sh", "start", "icd", *options, "--", *TRAIN).returncode == 0
+    assert machine.calls() == [
+        ["sbatch", "--job-name=icd", "--output=icd.log", "--nodes=4", "--ntasks-per-node=8"]
+        + ["--gpus-per-node=8", "--partition=gpu", str(LAUNCH / "slurm.sbatch"), str(LAUNCH)]
+        + ["/runs/x", *TRAIN]
+    ]
+
+
+def test_status_and_stop_name_one_job_of_this_user(machine):
+    machine.stand_in("squeue")
+    machine.stand_in("scancel")
+    machine.run("slurm.sh", "status", "icd")
+    machine.run("slurm.sh", "stop", "icd")
+    whose = [f"--user={getpass.getuser()}", "--name=icd"]
+    assert machine.calls() == [["squeue", *whose], ["scancel", *whose]]
+
+
+def test_dry_run_submits_nothing(machine):
+    machine.stand_in("sbatch")
+    result = machine.run("slurm.sh", "start", "icd", "--workdir=/r", "--dry-run", "--", "true")
+    assert machine.calls() == []
+    assert result.stdout.startswith("sbatch --job-name=icd ")
+
+
+def test_sbatch_is_told_to_leave_time_to_save():
+    head = (LAUNCH / "slurm.sbatch").read_text().split("set -", 1)[0]
+    options = [line.split()[1] for line in head.splitlines() if line.startswith("#SBATCH")]
+    assert options == ["--signal=TERM@120", "--requeue", "--open-mode=append"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "again"),
+    [
+        ("touch runs/finished.json", 0, False),
+        ("exit 0", 75, True),  # preempted: saved
+        ("exit 1", 1, False),
+    ],
+)
+def test_the_job_queues_itself_again_only_when_it_has_saved(machine, answer, status, again):
+    (machine.folder / "runs").mkdir()
+    machine.stand_in("srun", answer)
+    machine.stand_in("scontrol")
+    machine.environment["SLURM_JOB_ID"] = "17"
+    result = machine.run("slurm.sbatch", str(LAUNCH), "runs", *TRAIN)
+    assert result.returncode == status
+    queued = [["scontrol", "requeue", "17"]] if again else []
+    assert machine.calls() == [["srun", "--kill-on-bad-exit=1", "--label", *TRAIN], *queued]
+
+
+def test_without_a_workdir_a_job_is_done_when_it_ends(machine):
+    machine.stand_in("srun")
+    machine.stand_in("scontrol")
+    assert machine.run("slurm.sbatch", str(LAUNCH), "", "jaxcoder", "evaluate").returncode == 0
+    assert len(machine.calls()) == 1
