@@ -1,5 +1,6 @@
 """Which published architectures the encoder can be: from Hugging Face's config to ours and back."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -129,6 +130,14 @@ def _own(config: Mapping[str, Any], where: str) -> dict[str, Any]:
             "`pretrain` wrote: write it again"
         )
     found = {key: encoder[key] for key in SHAPE}
+    plain = dataclasses.asdict(EncoderOptions())
+    for key in (*SHAPE, "window"):
+        kind = (int, float) if isinstance(plain[key], float) else type(plain[key])
+        if not isinstance(encoder[key], kind) or isinstance(encoder[key], bool):
+            raise UserError(
+                f"{where}: encoder.{key} = {encoder[key]!r}: expected a value such as "
+                f"{plain[key]!r}, as `jaxcoder export` or `pretrain` wrote: write it again"
+            )
     if found["family"] == "bert" and not found["max_positions"]:  # then the window decides
         found["max_positions"] = encoder["window"] + found["position_offset"]
     return found | {"window": encoder["window"]}

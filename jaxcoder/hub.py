@@ -1,5 +1,6 @@
 """Published encoders: a folder in Hugging Face's format, or one fetched by name from their hub."""
 
+import functools
 import json
 import os
 import re
@@ -37,16 +38,21 @@ def folder(name: str, key: str = _KEY) -> epath.Path:
             f"{key} = {name!r}: no such folder; expected one with {CONFIG} and {WEIGHTS}, or a "
             "name on the Hugging Face hub, such as org/name"
         )
-    import huggingface_hub  # takes a second, which --help need not wait for
-
     try:
-        return epath.Path(huggingface_hub.snapshot_download(name, allow_patterns=_FILES))
+        return _fetched(name)
     except Exception as error:  # whatever network, hub or disk have to say
         raise UserError(
             f"{key} = {name!r}: no such folder, and not to be had from the Hugging Face hub "
             f"({type(error).__name__}); check the name, or download it where there is a network "
             "and name its folder"
         ) from None
+
+
+@functools.cache  # so that config, tokenizer and weights are of one revision
+def _fetched(name: str) -> epath.Path:
+    import huggingface_hub  # takes a second, which --help need not wait for
+
+    return epath.Path(huggingface_hub.snapshot_download(name, allow_patterns=_FILES))
 
 
 def read_config(path: epath.Path) -> dict[str, Any]:
@@ -87,6 +93,8 @@ def _files(folder: epath.Path) -> list[epath.Path]:
     if index.exists():
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
+                raise ValueError  # a file elsewhere, or none that is opened
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f"{index}: not an index of safetensors; copy the folder again"

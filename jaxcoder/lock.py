@@ -67,10 +67,11 @@ def remove_locked(folder: epath.Path, held: IO[bytes] | None) -> None:
 
     Args:
       folder: may be gone already.
-      held: what `lock` gave of it; closed, whatever happens.
+      held: what `lock` gave of it, or has been closed since; closed, whatever happens.
     """
+    closed = contextlib.closing(held) if held else contextlib.nullcontext()
     # Whoever found the lock free a moment too late may be removing the same.
-    with held or contextlib.nullcontext(), contextlib.suppress(FileNotFoundError):
+    with closed, contextlib.suppress(FileNotFoundError):
         for path in folder.iterdir():
             if path.name != _LOCK:
                 path.rmtree(missing_ok=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -29,7 +29,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
-from etils import epath
 from tqdm import tqdm
 
 from jaxcoder import (
@@ -53,7 +52,7 @@ from jaxcoder.packed_batches import Packed
 from jaxcoder.steps import Steps
 from jaxcoder.tokens import words
 from jaxcoder.tokens.data import TokenData
-from jaxcoder.train import prepare
+from jaxcoder.train import data_of
 from jaxcoder.train_log import TrainLog, Window, peak_memory
 from jaxcoder.workdir import Workdir
 
@@ -88,12 +87,7 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
 
     ################################# Data #################################
 
-    tokenizer = options.tokens.tokenizer.path
-    if kept and tokenizer and not epath.Path(tokenizer).exists():
-        logging.info("%s is gone; going on with the token records of this run", tokenizer)
-        data = workdir.open_tokens(options.data_dir)
-    else:
-        data = prepare(options)
+    data = data_of(workdir, options, goes_on=kept is not None)
     model = _fitted(options, data)
     length = packed_batches.row_length(options.packing, model.encoder)
     packing, held_out = options.packing, (options.packing.held_out,)

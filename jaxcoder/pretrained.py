@@ -123,6 +123,12 @@ def load_masked_lm(name: str, options: EncoderOptions) -> Params | None:
     tensors, prefix = _named(folder)
     if not weights.has_masked_lm(tensors, options):
         return None
+    activation = hub.read_config(folder).get("classifier_activation", "gelu")
+    if options.family == "modernbert" and activation != "gelu":
+        raise UserError(
+            f"{folder / hub.CONFIG}: classifier_activation = {activation!r}: expected 'gelu', what "
+            "predicts masked tokens here has no other; choose another checkpoint"
+        )
     params = _fitted(
         folder, lambda: weights.from_torch(tensors, options, None, prefix, masked_lm=True)
     )
@@ -157,10 +163,11 @@ def load_head(name: str, encoder: EncoderOptions, head: HeadOptions) -> tuple[Pa
     theirs = config.get("head")
     if config["model_type"] != architectures.OWN or not isinstance(theirs, Mapping):
         raise UserError(f"{key} = {name}: {file} has no head; expected a folder of jaxcoder export")
-    width = config["encoder"]["width"]
+    own = with_shape(architectures.read(config, str(file)), name, {})
+    width = own.width
     for what, have, want in (
-        ("kind", theirs["kind"], head.kind),
-        ("width", theirs["width"] or width, head.width or encoder.width),
+        ("kind", theirs.get("kind"), head.kind),
+        ("width", theirs.get("width") or width, head.width or encoder.width),
         ("encoder width", width, encoder.width),
     ):
         if have != want:
@@ -173,7 +180,6 @@ def load_head(name: str, encoder: EncoderOptions, head: HeadOptions) -> tuple[Pa
         kind=head.kind, num_labels=len(space), width=head.width or encoder.width, label_multiple=1
     )
     tensors, prefix = _named(folder)
-    own = with_shape(architectures.read(config, str(file)), name, {})
     params = _fitted(folder, lambda: weights.from_torch(tensors, own, plain, prefix)["head"])
     return params, space
 

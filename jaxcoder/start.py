@@ -1,5 +1,6 @@
 """What a run starts from: a published or pretrained encoder, and labels of an exported coder."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -60,18 +61,17 @@ def resolved(
     else:
         shape, path = pretrained.shape(name), str(hub.folder(name))
     options = pretrained.with_shape(shape, name, own)
-    path = tokens.get("tokenizer", {}).get("path") or path
+    theirs, path = path, tokens.get("tokenizer", {}).get("path") or path
     if not kept or (epath.Path(path) / "tokenizer.json").exists():
-        _check_tokenizer(path, options)
+        _check_tokenizer(path, options, path == theirs)
     longest = tokens.get("serialise", {}).get("max_tokens", SerialiseOptions.max_tokens)
     if options.family == "modernbert" and 0 < options.max_positions < longest:
         raise UserError(
             f"config.tokens.serialise.max_tokens = {longest}: {name} has positions for documents "
             f"of {options.max_positions} tokens; set at most that"
         )
-    encoder = encoder | {
-        key: getattr(options, key) for key in ("init", "window", *architectures.SHAPE)
-    }
+    encoder = dataclasses.asdict(EncoderOptions()) | own
+    encoder |= {key: getattr(options, key) for key in ("init", "window", *architectures.SHAPE)}
     tokenizer = tokens.get("tokenizer", {}) | {"path": path}
     return {
         **config,
@@ -80,16 +80,22 @@ def resolved(
     }
 
 
-def _check_tokenizer(path: str, encoder: EncoderOptions) -> None:
-    """Raises UserError where a tokenizer does not belong to an encoder's weights."""
+def _check_tokenizer(path: str, encoder: EncoderOptions, its_own: bool) -> None:
+    """Raises UserError where a tokenizer does not belong to an encoder's weights.
+
+    Some encoders have far more rows than their own tokenizer has tokens, left for more of them; of
+    another tokenizer that is a sign that it belongs to another encoder.
+    """
     tokenizer = load_tokenizer(path)
     rows, tokens = encoder.vocab_size, tokenizer.vocab_size
     here = f"config.tokens.tokenizer.path = {path}"
     remedy = f"it is another model's: leave the key out to have that of {encoder.init}"
-    if not rows - _SPARE_ROWS < tokens <= rows:
+    least = 1 if its_own else max(rows - _SPARE_ROWS + 1, 1)
+    if not least <= tokens <= rows:
         raise UserError(
             f"{here}: has {tokens} tokens, but the word table of {encoder.init} has {rows} rows; "
-            f"expected {max(rows - _SPARE_ROWS + 1, 1)} to {rows} tokens, {remedy}"
+            f"expected {least} to {rows} tokens, "
+            + ("the folder is of two models: copy it again" if its_own else remedy)
         )
     if tokenizer.pad_id != encoder.pad_id:
         raise UserError(

@@ -78,12 +78,7 @@ def _train(exits: contextlib.ExitStack) -> None:
 
     ################################# Data #################################
 
-    tokenizer = options.tokens.tokenizer.path
-    if kept and tokenizer and not epath.Path(tokenizer).exists():
-        logging.info("%s is gone; going on with the token records of this run", tokenizer)
-        data = workdir.open_tokens(options.data_dir)
-    else:
-        data = prepare(options)
+    data = data_of(workdir, options, goes_on=kept is not None)
     plan = batches.TrainingPlan(data, options.batches, options.seed)
     if lead and (plan.slots.labels_dropped or plan.slots.evidence_dropped):
         logging.info(
@@ -236,6 +231,21 @@ def _train(exits: contextlib.ExitStack) -> None:
             f"{workdir.path}: {progress.step} of {total_steps} steps{early}, {verdict}; "
             f"{seconds:.0f} s, peak memory {peak_memory():.1f} GiB"
         )
+
+
+def data_of(workdir: Workdir, options: Experiment | PretrainExperiment, goes_on: bool) -> TokenData:
+    """Opens the token records of a run; as `prepare`.
+
+    Args:
+      workdir: of the run.
+      options: its experiment.
+      goes_on: whether the workdir has checkpoints: then a published tokenizer need not be there.
+    """
+    tokenizer = options.tokens.tokenizer.path
+    if goes_on and tokenizer and not epath.Path(tokenizer).exists():
+        logging.info("%s is gone; going on with the token records of this run", tokenizer)
+        return workdir.open_tokens(options.data_dir)
+    return prepare(options)
 
 
 def prepare(options: Experiment | PretrainExperiment) -> TokenData:

@@ -178,7 +178,8 @@ class Workdir:
             ),
         ]
         for key, old, new in different:
-            if key.endswith(".init"):  # where the weights came from once; that folder may move
+            # Where the weights came from once, a folder that may move; and what changes no weight.
+            if key.endswith((".init", ".attention")):
                 continue
             raise UserError(
                 f"config.{key} = {new!r}: this workdir was trained with {old!r}; "

@@ -52,6 +52,12 @@ def folders(tmp_path_factory):
     return of
 
 
+def index(folder, name):
+    """An index of weights in the place of the weights."""
+    (folder / hub.WEIGHTS).unlink()
+    (folder / hub.INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
+
+
 @pytest.fixture
 def copy(folders, tmp_path):
     """A copy of the BERT checkpoint to spoil."""
@@ -266,6 +272,12 @@ def test_no_masked_lm_is_none_and_another_one_an_error(folders, copy, tmp_path):
     )
     with pytest.raises(UserError, match="cls.predictions.decoder.weight is not the word table"):
         pretrained.load_masked_lm(str(copy), options)
+    shutil.copytree(folders("modernbert"), tmp_path / "m")
+    spoil(tmp_path / "m", classifier_activation="relu")
+    options = pretrained.options_of(str(tmp_path / "m"))
+    pretrained.load(str(tmp_path / "m"), options)  # the encoder alone has none
+    with pytest.raises(UserError, match="classifier_activation = 'relu': expected 'gelu'"):
+        pretrained.load_masked_lm(str(tmp_path / "m"), options)
 
 
 @pytest.mark.parametrize(
@@ -362,6 +374,10 @@ def test_weights_that_do_not_fit_name_their_file(copy):
             "has pytorch_model.bin and no .*; a pickle can run code .*: convert it",
         ),
         (lambda path: (path / hub.WEIGHTS).write_bytes(b"12"), "cannot be read .*; copy"),
+        (lambda path: index(path, "../else/x.safetensors"), "not an index of safetensors; copy"),
+        (lambda path: index(path, "/else/x.safetensors"), "not an index of safetensors; copy"),
+        (lambda path: index(path, 3), "not an index of safetensors; copy the folder again"),
+        (lambda path: index(path, "a.safetensors"), "not found, though model.safetensors.index"),
     ],
 )
 def test_files_that_are_no_weights(copy, prepare, message):
@@ -406,6 +422,15 @@ def test_the_label_attention_of_an_exported_coder(folders, tmp_path):
     )
     with pytest.raises(UserError, match="its head has kind 'laat', config.model has 'cross'"):
         pretrained.load_head(str(tmp_path), options, HeadOptions(kind="cross"))
+    for broken, message in (
+        ({"encoder": {}}, "encoder has no family, vocab_size"),
+        ({"encoder": config["encoder"] | {"window": "24"}}, "encoder.window = '24': expected a"),
+        ({"head": {}}, "its head has kind None, config.model has 'laat'"),
+    ):
+        (tmp_path / hub.CONFIG).write_text(json.dumps(config | broken))
+        with pytest.raises(UserError, match=message):
+            pretrained.load_head(str(tmp_path), options, head)
+    (tmp_path / hub.CONFIG).write_text(json.dumps(config))
     with pytest.raises(UserError, match="its head has width 48, config.model has 24"):
         pretrained.load_head(str(tmp_path), options, HeadOptions(width=24))
     with pytest.raises(UserError, match="has no head; expected a folder of jaxcoder export"):

@@ -88,8 +88,11 @@ def test_keys_that_contradict_the_checkpoint_are_errors(folder, values, message)
 @pytest.mark.parametrize(
     ("vocab_size", "pad_id", "message"),
     [
-        (280, 0, r"has 299 tokens, but the word table of .* has 280 rows; expected 153 to 280"),
-        (430, 0, "has 299 tokens, but the word table of .* has 430 rows; expected 303 to 430"),
+        (
+            280,
+            0,
+            r"has 299 tokens, .* 280 rows; expected 1 to 280 tokens, the folder is of two",
+        ),
         (300, 2, "its padding token is 0, expected 2 as in"),
     ],
 )
@@ -100,6 +103,24 @@ def test_a_tokenizer_that_does_not_belong_to_the_weights(tmp_path, vocab_size, p
     checkpoint(tmp_path, options)
     with pytest.raises(UserError, match=message.replace("299", r"(299|300)")):
         start.resolved(config(tmp_path), given())
+
+
+def test_rows_to_spare_are_the_checkpoints_own_affair(folder, tmp_path):
+    """As in the Danish BERT: 32,000 rows, 31,748 tokens."""
+    sizes = {"width": 16, "layers": 1, "heads": 2, "feedforward": 24, "window": 24}
+    checkpoint(tmp_path, EncoderOptions(vocab_size=430, **sizes))
+    full = start.resolved(config(tmp_path), given())
+    assert full["model"]["encoder"]["vocab_size"] == 430
+    assert start.resolved(full, given()) == full
+    tokens = {"tokenizer": {"path": str(folder)}}
+    with pytest.raises(UserError, match=r"has (299|300) tokens, .* 430 rows; expected 303 to 430"):
+        start.resolved(config(tmp_path, tokens), given())
+
+
+def test_what_a_file_says_beside_a_replaced_checkpoint_does_not_count(folder):
+    full = start.resolved(config(folder, frozen=1, dropout=0.3), given(dropout=0.3))
+    encoder = full["model"]["encoder"]
+    assert (encoder["frozen"], encoder["dropout"]) == (-1, 0.3)
 
 
 def test_documents_longer_than_modernbert_has_positions_for(folder, tmp_path):

@@ -79,10 +79,12 @@ def test_with_checkpoints_what_they_depend_on_may_not(workdir, data):
     other = {"encoder": {"width": 16, "layers": 3}}
     with pytest.raises(UserError, match=r"config\.model\.encoder\.layers = 3: .* trained with 2"):
         workdir.create(CONFIG | {"model": other}, data)
-    moved = CONFIG | {"model": {"encoder": CONFIG["model"]["encoder"] | {"init": "elsewhere"}}}
+    elsewhere = {"init": "elsewhere", "attention": "xla"}
+    moved = CONFIG | {"model": {"encoder": CONFIG["model"]["encoder"] | elsewhere}}
     assert set(workdir.check(moved, data)) == {
         "config.seed: was 1, now 0",
         "config.model.encoder.init: was '', now 'elsewhere'",
+        "config.model.encoder.attention: was 'auto', now 'xla'",
     }
     (data.tokenizer_dir / "tokenizer.json").write_text('{"other": 1}')
     with pytest.raises(UserError, match="is not the tokenizer that the data now have"):

@@ -48,6 +48,8 @@ def main(argv: Sequence[str]) -> None:
     workdir = Workdir(options.workdir)
     coder = restore(workdir)
     drawn = sample.draw(workdir, coder, options.data_dir, options.documents)
+    if drawn.without:
+        print(f"{drawn.origin}: {drawn.without}")
     reference = Reference(coder, drawn.contacts)
     batches = _batches(reference.documents, options.batch)
     with tempfile.TemporaryDirectory() as scratch:

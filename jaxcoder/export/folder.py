@@ -66,7 +66,7 @@ def check_replaceable(path: epath.PathLike) -> pathlib.Path:
         raise UserError(
             f"--output {path}: expected a folder of this machine; copy it to the bucket afterwards"
         )
-    target = pathlib.Path(path).absolute()
+    target = pathlib.Path(path).resolve()  # a link may lead there
     remedy = "choose another --output, or move it away"
     if not target.exists():
         return target

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcoder.errors import UserError
+from jaxcoder.records.contact_json import contact_of
 from jaxcoder.records.schema import Contact
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.trained import TrainedCoder
@@ -71,10 +72,17 @@ def _of_split(data: TokenData, split: str, coder: TrainedCoder, size: int) -> li
         else rest
     )
     chosen = dict.fromkeys([*by_length[:LONGEST].tolist(), *spread.tolist()])
-    sections = coder.experiment.tokens.serialise.sections
-    found = [contacts[number] for number in chosen]
-    # Nothing is predicted of a contact without what the coder reads.
-    return [as_json(each) for each in found if any(getattr(each, name) for name in sections)]
+    found = (as_json(contacts[number]) for number in chosen)
+    return [each for each in found if _can_be_coded(each, coder)]
+
+
+def _can_be_coded(contact: dict[str, Any], coder: TrainedCoder) -> bool:
+    """Whether it has anything that the coder reads: of others nothing is predicted."""
+    try:
+        contact_of(contact, coder.experiment.tokens.serialise.sections, lambda *_: None)
+    except ValueError:
+        return False
+    return True
 
 
 def as_json(contact: Contact) -> dict[str, Any]:

@@ -241,9 +241,13 @@ def _blocks(
     drop: jax.Array | None,
     rate: float,
 ) -> jax.Array:
-    """Full attention inside windows [B, H, N, W, K]; long ones by blocks of queries."""
+    """Full attention inside windows [B, H, N, W, K]; long ones by blocks of queries.
+
+    What is dropped depends on the blocks; these are then the same on every mesh of a platform.
+    """
     batch, heads, count, window, width = query.shape
-    row_bytes = 4 * -(-batch // layout.batch) * heads * count * window  # of one query of a window
+    rows = batch if drop is not None else -(-batch // layout.batch)
+    row_bytes = 4 * rows * heads * count * window  # of one query of a window
     block = max(_QUERIES, layout.store_bytes // row_bytes // _QUERIES * _QUERIES)
     if block >= window:
         return attend(query, key, value, _mask(segments, segments), drop, rate)

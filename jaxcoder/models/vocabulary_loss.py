@@ -17,8 +17,12 @@ _Sums = tuple[jax.Array, jax.Array]
 
 
 def parts(batch: int, slots: int, vocabulary: int, layout: Layout) -> int:
-    """In how many parts [B, M, V] is computed, so that a device holds few of its numbers."""
-    return -(-4 * -(-batch // layout.batch) * slots * vocabulary // (2 * layout.chunk_bytes))
+    """In how many parts [B, M, V] is computed, so that a device holds few of its numbers.
+
+    Parts hold whole slots of every row, so that next to none is computed in vain.
+    """
+    slot_bytes = 4 * -(-batch // layout.batch) * vocabulary
+    return -(-slots // max(1, 2 * layout.chunk_bytes // slot_bytes))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

@@ -97,7 +97,7 @@ def _rows(row: type[Row], value: Mapping[str, Any], key: str, findings: Finding)
     cells = value.get(key)
     if cells is None:
         return ()
-    if not isinstance(cells, list):
+    if not isinstance(cells, list | tuple):
         raise ValueError(f"{key} is a JSON {_kind(cells)}: expected a list of objects")
     rows = []
     for number, cell in enumerate(cells):

@@ -23,6 +23,17 @@ def test_it_appears_whole_and_replaces_its_own(tmp_path):
         assert sorted(path.name for path in target.iterdir()) == ["a.txt", RECORD]
 
 
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    for content in ("first", "second", "third"):
+        with whole_folder(tmp_path / "out") as folder:
+            write(folder, content)
+        assert (tmp_path / "disk" / "a.txt").read_text() == content
+    assert (tmp_path / "out").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "disk"}
+
+
 def test_a_failure_leaves_what_was_there(tmp_path):
     with pytest.raises(RuntimeError), whole_folder(tmp_path / "new") as folder:
         write(folder, "half")

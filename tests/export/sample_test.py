@@ -8,6 +8,7 @@ import pytest
 from jaxcoder.errors import UserError
 from jaxcoder.export import sample
 from jaxcoder.export.__main__ import restore
+from jaxcoder.export.parity import Reference
 from jaxcoder.records.schema import Contact, Lab, Note
 
 
@@ -54,6 +55,13 @@ def test_the_longest_and_some_of_every_length(workdir, coder, with_records):
     assert lengths == [100, 99, 98, 97, 96, 65, 33, 1]
     assert drawn.origin == "contacts of the validation split" and not drawn.without
     assert "codes" not in drawn.contacts[0] and drawn.trained_on is None
+
+
+def test_a_contact_of_blank_notes_is_not_compared(workdir, coder, with_records):
+    with_records([contact(0, " \n"), contact(1, "fever"), contact(2, "")])
+    drawn = sample.draw(workdir, coder, "")
+    assert [each["contact_id"] for each in drawn.contacts] == ["c1"]
+    Reference(coder, drawn.contacts)
 
 
 def test_made_up_texts_say_why(workdir, coder, with_records):

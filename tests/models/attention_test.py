@@ -251,3 +251,15 @@ def test_an_impossible_choice_says_why(wanted, change, message):
     with pytest.raises(ValueError, match=message):
         decide(wanted, change)
     assert decide("xla", change) == ("xla", "as the config says")
+
+
+def test_what_is_dropped_is_the_same_on_every_mesh():
+    """Also where a device computes long rows by blocks, and few rows by larger ones."""
+    given = np.ones((4, 700), bool)
+    parts, _ = inputs(given, heads=1)
+    drop = jnp.array([3, 5], jnp.uint32)
+    mixed = [
+        attention.attention(*parts, jnp.asarray(given), Sight(), "xla", layout, drop=drop, rate=0.5)
+        for layout in (Layout(store_bytes=3_000_000), Layout(batch=4, store_bytes=3_000_000))
+    ]
+    same(*mixed)

@@ -74,4 +74,8 @@ def test_a_part_is_as_large_as_the_layout_says():
     layout = Layout(batch=2, chunk_bytes=1000)
     # 3 rows on a device, 7 slots, 20 tokens, 4 bytes: 1,680 in parts of 2,000.
     assert parts(6, 7, 20, layout) == 1
-    assert parts(6, 70, 20, layout) == 9
+    assert parts(6, 70, 20, layout) == 9  # of 8 slots
+    assert parts(6, 7, 2000, layout) == 7  # one slot is too large, and there are no smaller parts
+    for slots in range(1, 200):
+        count = parts(32, slots, 300, Layout(chunk_bytes=400_000))  # of 20 slots
+        assert -(-slots // count) * count < slots + 20
