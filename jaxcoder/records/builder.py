@@ -187,6 +187,51 @@ def _joined(
     return summarise(reports, found)
 
 
+def open_built(records: RecordsOptions, data_dir: epath.PathLike) -> ContactData:
+    """Opens the contact records of an experiment; builds nothing.
+
+    Where the source's files are at hand, the records must be what they would give now. On the
+    workers of a pod they are not: there source and options alone say which records are meant.
+
+    Args:
+      records: which contacts.
+      data_dir: where they lie.
+
+    Raises:
+      UserError: they are not there, or several are meant, or of another content.
+    """
+    place = records.source_dir
+    if not place or "://" in place or epath.Path(place).exists():
+        source = records.open()
+        data = open_contacts(data_dir, source.name)
+        check_same(source, data)
+        return data
+    root = epath.Path(data_dir) / _DATA_SET
+    reports = [folder / _VERSION / REPORT for folder in (root.iterdir() if root.exists() else ())]
+    found = [open_contacts(report.parent) for report in reports if report.exists()]
+    meant = [each for each in found if _is_of(records, each)]
+    if len(meant) == 1:
+        return meant[0]
+    options = f" with options {dict(records.options)}" if records.options else ""
+    here = f"{root}: source {records.source}{options}"
+    if meant:
+        raise UserError(
+            f"{here} may be {' or '.join(sorted(each.name for each in meant))}, and "
+            f"{place} is not here to tell; set config.records.options.name"
+        )
+    raise UserError(
+        f"{here} is not there, nor {place} to build it from; run `jaxcoder records` "
+        "where its files are, and copy the records here"
+    )
+
+
+def _is_of(records: RecordsOptions, data: ContactData) -> bool:
+    options = data.identity.get("options", {})
+    return data.identity.get("source") == records.source and all(
+        str(options.get(key)) == str(value) for key, value in records.options.items()
+    )
+
+
 def check_same(source: Source, data: ContactData) -> None:
     """Checks that contact records are what a source would give now.
 

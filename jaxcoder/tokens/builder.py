@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from jaxcoder.errors import UserError
 from jaxcoder.records import store, writer
-from jaxcoder.records.builder import ContactData, RecordsOptions, check_same, open_contacts
+from jaxcoder.records.builder import ContactData, RecordsOptions, open_contacts
+from jaxcoder.records.builder import open_built as open_records
 from jaxcoder.records.codes import read_descriptions
 from jaxcoder.records.runner import Runner
 from jaxcoder.records.schema import Contact
@@ -123,9 +124,7 @@ def open_built(
     Raises:
       UserError: they have not been built, with the command that does it.
     """
-    source = records.open()
-    contacts = open_contacts(data_dir, source.name)
-    check_same(source, contacts)
+    contacts = open_records(records, data_dir)
     path = tokens_folder(data_dir, identity.name(contacts, identity.of(contacts, tokens)))
     if not (path / REPORT).exists():
         raise UserError(

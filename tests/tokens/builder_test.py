@@ -307,6 +307,19 @@ def test_a_pod_opens_what_one_machine_has_built(built, splits, make_data, tmp_pa
         builder.open_built(records, OPTIONS, folder)
 
 
+def test_a_worker_of_a_pod_needs_no_extract(built, tmp_path):
+    """`source_dir` is where the extract lay on the machine that built the records."""
+    folder = built.path.parent.parent.parent
+    given = {"source": "memory", "source_dir": str(tmp_path / "elsewhere")}
+    records = records_builder.RecordsOptions(**given)
+    assert builder.open_built(records, OPTIONS, folder).path == built.path
+    for other in ({"source": "tables"}, {"options": {"language": "es"}}):
+        with pytest.raises(UserError, match="is not there, nor .*elsewhere to build it from"):
+            builder.open_built(
+                records_builder.RecordsOptions(**{**given, **other}), OPTIONS, folder
+            )
+
+
 def test_contacts_that_were_replaced_are_not_taken_for_the_same(splits, make_data, tmp_path):
     data = quiet(make_data(tmp_path, splits), tmp_path)
     assert len(data.contacts().split("train")) == len(splits["train"])
