@@ -104,7 +104,7 @@ def load(
     say(
         f"encoder from {name}: {len(taken)} arrays, "
         f"{sum(array.size for array in taken):,} parameters of {options.family}; "
-        f"{len(left)} arrays left out{': ' if left else ''}{', '.join(parts)}"
+        f"{len(left)} arrays are of no encoder{': ' if left else ''}{', '.join(parts)}"
     )
     return params
 

@@ -91,7 +91,7 @@ def test_keys_that_contradict_the_checkpoint_are_errors(folder, values, message)
         (
             280,
             0,
-            r"has 299 tokens, .* 280 rows; expected 1 to 280 tokens, the folder is of two",
+            r"has 299 tokens, .* 280 rows; expected 1 to 280 tokens, tokenizer and weights are not of one",
         ),
         (300, 2, "its padding token is 0, expected 2 as in"),
     ],
