@@ -111,8 +111,8 @@ def _files(folder: epath.Path) -> list[epath.Path]:
             "(FOLDER).save_pretrained(OTHER) of transformers"
         )
     raise UserError(
-        f"{folder}: no {WEIGHTS}; expected the weights of an encoder. Pickles are not fetched: "
-        "convert them where you trust them, with AutoModel.from_pretrained(NAME)"
+        f"{folder}: no {WEIGHTS}; expected the weights of an encoder. Of a model on the hub that "
+        "has pickles alone, make them where you trust it, with AutoModel.from_pretrained(NAME)"
         ".save_pretrained(FOLDER) of transformers"
     )
 

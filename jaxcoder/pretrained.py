@@ -103,8 +103,8 @@ def load(
     parts = sorted({_part(name.removeprefix(prefix)) for name in left})
     say(
         f"encoder from {name}: {len(taken)} arrays, "
-        f"{sum(array.size for array in taken):,} parameters of {options.family}; "
-        f"{len(left)} arrays left out{': ' if left else ''}{', '.join(parts)}"
+        f"{sum(array.size for array in taken):,} parameters of {options.family}"
+        + (f"; {len(left)} arrays are of no encoder: {', '.join(parts)}" if left else "")
     )
     return params
 

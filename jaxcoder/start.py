@@ -90,12 +90,14 @@ def _check_tokenizer(path: str, encoder: EncoderOptions, its_own: bool) -> None:
     rows, tokens = encoder.vocab_size, tokenizer.vocab_size
     here = f"config.tokens.tokenizer.path = {path}"
     remedy = f"it is another model's: leave the key out to have that of {encoder.init}"
+    if its_own:
+        here = str(epath.Path(path) / "tokenizer.json")
+        remedy = "tokenizer and weights are not of one model: copy the folder again"
     least = 1 if its_own else max(rows - _SPARE_ROWS + 1, 1)
     if not least <= tokens <= rows:
         raise UserError(
             f"{here}: has {tokens} tokens, but the word table of {encoder.init} has {rows} rows; "
-            f"expected {least} to {rows} tokens, "
-            + ("the folder is of two models: copy it again" if its_own else remedy)
+            f"expected {least} to {rows} tokens, {remedy}"
         )
     if tokenizer.pad_id != encoder.pad_id:
         raise UserError(
@@ -133,9 +135,10 @@ def initialised(
             params["head"], shapes["head"], theirs, model.head, labels, label_space
         )
         shared = len(set(labels.codes) & set(label_space.codes))
+        anew = len(label_space) - shared
         say(
             f"label attention from {model.head.init}: {shared} of {len(label_space)} labels are "
-            f"among its {len(labels)}, the others start anew"
+            f"among its {len(labels)}" + (f", {anew} start anew" if anew else "")
         )
     return params
 

@@ -129,7 +129,7 @@ def from_torch(
     known = expected.keys() | set(unused(tensors, encoder, head, prefix, masked_lm))
     if problems := _mismatches(tensors, expected, known):
         raise UserError(
-            f"{'; '.join(problems)}; expected the arrays that the config beside them describes"
+            f"{'; '.join(problems)}. The config beside them describes other arrays: copy both again"
         )
     params: Params = {}
     for rule in rows:

@@ -22,7 +22,7 @@ CHUNK = 2048
 """Labels computed at a time. How many fit cannot be known here: batch and length are any."""
 
 _USAGE = """\
-With onnxruntime, numpy and tokenizers:
+With onnxruntime, numpy and tokenizers, from the folder that holds this one:
 
 ```python
 import sys

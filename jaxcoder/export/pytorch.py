@@ -19,6 +19,8 @@ from jaxcoder.whole_file import write_bytes
 
 WEIGHTS = "model.safetensors"
 _USAGE = """\
+From the folder that holds this one:
+
 ```python
 from transformers import AutoModel
 

@@ -25,7 +25,8 @@ CHUNK = 512
 """Labels computed at a time. How many fit cannot be known here: the batch has any size."""
 
 _USAGE = """\
-With jax, numpy, safetensors and flatbuffers alone, on {platforms}:
+With jax, numpy, safetensors and flatbuffers alone, on {platforms}, from the folder that holds
+this one:
 
 ```python
 import jax, numpy as np

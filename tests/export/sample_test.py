@@ -9,6 +9,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.export import sample
 from jaxcoder.export.__main__ import restore
 from jaxcoder.export.parity import Reference
+from jaxcoder.records.contact_json import contact_of
 from jaxcoder.records.schema import Contact, Lab, Note
 
 
@@ -55,6 +56,10 @@ def test_the_longest_and_some_of_every_length(workdir, coder, with_records):
     assert lengths == [100, 99, 98, 97, 96, 65, 33, 1]
     assert drawn.origin == "contacts of the validation split" and not drawn.without
     assert "codes" not in drawn.contacts[0] and drawn.trained_on is None
+    for each in drawn.contacts:  # an exported folder reads it as it stands
+        assert contact_of(each, ("notes",), lambda *_: None).notes[0].text == "a" * len(
+            each["notes"][0]["text"]
+        )
 
 
 def test_a_contact_of_blank_notes_is_not_compared(workdir, coder, with_records):
