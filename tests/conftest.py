@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 # Before jax is imported, here or by a test: afterwards the number of devices is fixed.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -19,6 +20,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # A second run of the tests compiles nothing anew; the key holds the program and jax's version.
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Programs that nobody runs again: by the last test a process would hold gigabytes of them."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,31 @@
+import pathlib
+import re
+
+from jaxcoder.bench import __main__ as bench
+
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "demo.py"
+OPTIONS = {
+    "records.options.patients": 20,
+    "tokens.serialise.max_tokens": 384,
+    "tokens.serialise.sections": ("notes",),
+    "tokens.tokenizer.vocab_size": 500,
+    "batches.tokens": 8 * 128,
+    "batches.row_multiple": 8,  # as many devices
+    "batches.max_buckets": 2,
+    "model.encoder.width": 16,
+    "model.encoder.heads": 2,
+    "model.encoder.feedforward": 32,
+}
+
+
+def test_both_sides_see_every_contact_and_ours_less_padding(tmp_path, capsys):
+    options = {**OPTIONS, "data_dir": tmp_path}
+    flags = [f"--config.{key}={value}" for key, value in options.items()]
+    bench.main(["epoch", f"--config={CONFIG}", "--batch=4", *flags])
+    out = capsys.readouterr().out
+    rows = re.findall(r"^(JAX|torch).*? ([\d.]+) +([\d,]+) +([\d.]+)% +([\d.]+)$", out, re.M)
+    (ours, *first, _), (theirs, *second, to_itself) = rows
+    assert (ours, theirs, float(to_itself)) == ("JAX", "torch", 1.0)
+    tokens = [float(seconds) * float(rate.replace(",", "")) for seconds, rate, _ in (first, second)]
+    assert tokens[0] > 0 and abs(tokens[0] / tokens[1] - 1) < 0.3, "seconds are rounded"
+    assert float(first[2]) < float(second[2]), "padding"
