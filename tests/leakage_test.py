@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxcoder import cli, experiment, pretrain, sharding
+from jaxcoder import cli, experiment, sharding, train
 from jaxcoder.baseline import fit_evidence_lexicon, fit_lexicon
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.findings import Findings
@@ -201,7 +201,7 @@ def pretrained(tmp_path_factory):
         one_device = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sharding, "make_mesh", one_device)
-            patch.setattr(pretrain, "prepare", prepare)
+            patch.setattr(train, "prepare", prepare)
             cli.main(["pretrain", f"--config={CONFIG}", *flags])
         encoder = folder / "run" / "encoder"
         weights = safetensors.numpy.load((encoder / "model.safetensors").read_bytes())
