@@ -23,9 +23,7 @@ def test_both_sides_see_every_contact_and_ours_less_padding(tmp_path, capsys):
     flags = [f"--config.{key}={value}" for key, value in options.items()]
     bench.main(["epoch", f"--config={CONFIG}", "--batch=4", *flags])
     out = capsys.readouterr().out
-    rows = re.findall(r"^(JAX|torch).*? ([\d.]+) +([\d,]+) +([\d.]+)% +([\d.]+)$", out, re.M)
-    (ours, *first, _), (theirs, *second, to_itself) = rows
+    rows = re.findall(r"^(JAX|torch).*? +([\d,]+) +[\d.]+ +[\d,]+ +([\d.]+)% +([\d.]+)$", out, re.M)
+    (ours, real, padding, _), (theirs, other_real, other_padding, to_itself) = rows
     assert (ours, theirs, float(to_itself)) == ("JAX", "torch", 1.0)
-    tokens = [float(seconds) * float(rate.replace(",", "")) for seconds, rate, _ in (first, second)]
-    assert tokens[0] > 0 and abs(tokens[0] / tokens[1] - 1) < 0.3, "seconds are rounded"
-    assert float(first[2]) < float(second[2]), "padding"
+    assert real == other_real and float(padding) < float(other_padding)
