@@ -41,7 +41,7 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints real tokens a second, padding and the ratio."""
+    """Prints tokens a second, padding not counted, its share, and the ratio."""
     entry.launch(define_flags, _bench, __doc__, argv)
 
 
@@ -155,14 +155,12 @@ def _padded(data: TokenData, plan: TrainingPlan, size: int, contacts: int) -> It
 
 def _report(data: TokenData, sides: Mapping[str, Side]) -> None:
     print(f"{data.name}: an epoch of the training split, {os.cpu_count()} CPU cores")
-    print(
-        f"{'':<16}{'real tokens':>13}{'seconds':>9}{'real tokens/s':>15}{'padding':>9}{'to torch':>10}"
-    )
+    print(f"{'':<16}{'tokens':>13}{'seconds':>9}{'tokens/s':>10}{'padding':>9}{'to torch':>10}")
     rates = {name: side.real / side.seconds for name, side in sides.items()}
     *_, last = rates.values()
     for name, side in sides.items():
         print(
-            f"{name:<16}{side.real:>13,}{side.seconds:>9.1f}{rates[name]:>15,.0f}"
+            f"{name:<16}{side.real:>13,}{side.seconds:>9.1f}{rates[name]:>10,.0f}"
             f"{1 - side.real / side.computed:>9.1%}{rates[name] / last:>10.2f}"
         )
 
