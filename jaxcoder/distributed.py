@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 
 from jaxcoder.errors import UserError
 
-HEARTBEAT_SECONDS = 60
+HEARTBEAT_SECONDS = 30
 """After so long without a sign of life a process counts as dead, and the others end."""
 _JOIN_SECONDS = 300
 
