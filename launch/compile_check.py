@@ -18,6 +18,7 @@ Exit status: 0; 1 when it does not fit or breaks a budget; 2 after a mistake in 
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # they import jax, for which `chips.prepare` has to be called
     from launch.program import Sizes
     from launch.report import Report
 
+_TRIES = 3  # steps towards the largest batch
 _PARTS = ("batch", "layouts", "scaling")
 _SCALES = {  # 16, 256 and 512 chips, as slices and how many of them
     2: (("4x4", 1), ("16x16", 1), ("16x16", 2)),
@@ -140,9 +142,10 @@ def _check(
     sizes = _sizes(options)
     sizes = dataclasses.replace(sizes, rows=rows or sizes.rows)
     encoder = options.model.encoder
+    task = "pretraining" if "packing" in flags.FLAGS.config else f"{sizes.labels} labels"
     what = (
         f"{encoder.family}, {encoder.layers} layers of width {encoder.width}, {sizes.tokens} "
-        f"tokens, {sizes.labels} labels, vocabulary {sizes.vocabulary}, {encoder.dtype}"
+        f"tokens, {task}, vocabulary {sizes.vocabulary}, {encoder.dtype}"
     )
     mesh = mesh or options.mesh
     return program.check(options, mesh, sizes, topology, chips.devices(topology), what)
@@ -160,7 +163,7 @@ def _sweep(
         try:
             found = _check(options, *given)
         except UserError as error:  # a layout that does not divide the model
-            print(f"left out: {error}", flush=True)
+            print(f"left out: {str(error)[:200]}…", flush=True)
             return None
         print("\n".join([*found.lines(), ""]), flush=True)
         return found
@@ -180,20 +183,26 @@ def _sweep(
 
 
 def _largest(check: Any, topology: chips.Topology, rows: int) -> "Iterator[Report]":
-    """The largest batch that fits: foretold from two, since memory grows with rows, then tried."""
-    first, second = check(topology, None, rows), check(topology, None, 2 * rows)
-    if not first or not second or first.error or second.error:
-        yield from (each for each in (first, second) if each)
+    """The largest batch that fits: memory grows with rows, nearly along a line."""
+    best, next_ = check(topology, None, rows), check(topology, None, 2 * rows)
+    if not best or best.error or not next_ or next_.error:
+        yield from (each for each in (best, next_) if each)
         return
-    slope = max(second.memory.peak - first.memory.peak, 1)
-    most = 1 + int((topology.chip.hbm - first.memory.peak) / slope)
-    while most > 2:
-        found = check(topology, None, most * rows)
-        if found and not found.error:
-            yield found
-            return
-        most = min(most - 1, int(0.9 * most))
-    yield second
+    limit = math.inf  # rows that are known not to fit
+    for _ in range(_TRIES):
+        slope = (next_.memory.peak - best.memory.peak) / (next_.rows - best.rows)
+        best = next_
+        free = topology.chip.hbm - best.memory.peak
+        while True:
+            most = min(best.rows + free / max(slope, 1.0), limit) // rows * rows
+            if most < 1.1 * best.rows:
+                yield best
+                return
+            next_ = check(topology, None, int(most))
+            if not next_.error:
+                break
+            limit, slope = most, 1.2 * slope
+    yield next_
 
 
 if __name__ == "__main__":

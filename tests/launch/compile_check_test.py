@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from launch import chips
+from launch import chips, compile_check
+from launch.report import Memory, Report
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = "configs/population.py:roberta"
@@ -53,6 +54,25 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(chips.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(chips.UserError, match=r"pip install 'jaxcoder\[tpu\]'"):
         chips.prepare()
+
+
+@pytest.mark.parametrize("power", [0.8, 1.0, 1.2])
+def test_the_largest_batch_is_found_in_few_steps(power):
+    """Memory as rows to a power, with 1 GiB of its own; what is over 15.75 GiB does not fit."""
+    topology, tried = chips.parse("v5e:4x4"), []
+
+    def check(where, mesh, rows):
+        tried.append(rows)
+        memory = Memory(2**30, int(2**27 * (rows / 16) ** power), 0)
+        error = "Ran out of memory" if memory.peak > topology.chip.hbm else ""
+        return Report("", where, {}, rows, "", 0.0, error, memory)
+
+    (found,) = compile_check._largest(check, topology, 16)
+    assert not found.error
+    fits = 16 * (14.75 * 2**3) ** (1 / power)
+    assert 0.75 * fits < found.rows <= fits
+    assert found.rows % 16 == 0
+    assert len(tried) <= 8
 
 
 @pytest.mark.slow
