@@ -12,16 +12,40 @@ r"""The scale of Edin et al. (arXiv:2603.00221): 5.8 million contacts of 1.8 mil
 `:synthetic` is a cohort of that size that is generated, to try machines on: its contact
 records take 24 minutes on 2 CPU cores (`jaxcoder bench population`, projected from 400,000). Nobody
 has trained this recipe yet; it is meant for a slice of 16 accelerator devices or more, and its
-batches for a `data` axis of 16. With Apache Beam instead of one machine: launch/README.md.
+batches for a `data` axis of 16. `:roberta` and `:modernbert` have an encoder of the size of those
+models' base, documents of 4,096 tokens and random weights; what they take of a TPU slice is in
+launch/README.md. With Apache Beam instead of one machine: launch/README.md.
 """
 
 from ml_collections import ConfigDict
 
+# Sizes of the base models, by Liu et al. (arXiv:1907.11692) and Warner et al. (arXiv:2412.13663).
+_BASE = {
+    "roberta": {
+        "layers": 12,
+        "convolution": 0,
+        "window": 512,
+        "position_offset": 2,
+        "norm_epsilon": 1e-5,
+    },
+    "modernbert": {
+        "family": "modernbert",
+        "layers": 22,
+        "feedforward": 1152,
+        "convolution": 0,
+        "local_attention": 128,
+        "norm_epsilon": 1e-5,
+        "dropout": 0.0,
+    },
+}
+_VOCABULARY = {"roberta": 50_265, "modernbert": 50_368}
+
 
 def get_config(arg: str = "tables") -> ConfigDict:
     """Returns the experiment."""
-    if arg not in ("tables", "synthetic"):
-        raise ValueError(f"argument {arg}: expected tables or synthetic")
+    known = ("tables", "synthetic", *_BASE)
+    if arg not in known:
+        raise ValueError(f"argument {arg}: expected one of {', '.join(known)}")
     config = ConfigDict()
     options = {"name": "population", "shares": (0.80, 0.05, 0.15)}
     if arg == "synthetic":
@@ -30,7 +54,7 @@ def get_config(arg: str = "tables") -> ConfigDict:
             "patients": 1_800_000,
             "contacts_per_patient": 5.8 / 1.8,
         }
-    config.records = {"source": arg, "options": options}
+    config.records = {"source": "tables" if arg in _BASE else arg, "options": options}
     config.tokens = {
         "serialise": {"max_tokens": 6144, "notes_tokens": 5120, "keep": "head+tail"},
         "tokenizer": {"vocab_size": 32_000},
@@ -52,6 +76,10 @@ def get_config(arg: str = "tables") -> ConfigDict:
         },
         "head": {"kind": "laat"},
     }
+    if arg in _BASE:
+        config.tokens.serialise.update({"max_tokens": 4096, "notes_tokens": 3072})
+        config.tokens.tokenizer.vocab_size = _VOCABULARY[arg]
+        config.model.encoder.update(_BASE[arg])
     config.loss = {"silver_weight": 2.0}
     config.optim = {"learning_rate": 5e-4}
     config.train = {"total": "3 epochs", "checkpoint_every": "2000 steps", "patience": 2}

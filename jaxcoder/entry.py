@@ -139,6 +139,8 @@ def name(main: Callable[..., None]) -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if module == "__main__" and spec is not None:
         module = spec.name
+    if module.startswith("launch."):
+        return f"python -m {module}"
     if not module.startswith("jaxcoder"):
         return "jaxcoder"
     return module.removesuffix(".__main__").replace(".", " ")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 SCHEDULES = ("linear", "cosine", "constant")
+GRADIENTS = ("float32", "bfloat16")
 # Last parts of the paths of parameters that weight decay leaves alone.
 _NO_DECAY = ("bias", "scale", "norm_bias", "norm_scale", "position", "token_type")
 
@@ -31,6 +32,9 @@ class OptimOptions:
       b2: decay of Adam's second moment.
       eps: Adam's ε.
       ema: decay a step of the parameters' moving average, which evaluation then uses; 0: none.
+      gradients: in what devices sum the gradients of tables and matrices, `float32` or `bfloat16`;
+        with the latter these are also gathered, and read by the step, in it. Parameters, moments
+        and the sums that a device makes by itself stay float32.
     """
 
     learning_rate: float = 1e-3
@@ -46,10 +50,15 @@ class OptimOptions:
     b2: float = 0.999
     eps: float = 1e-8
     ema: float = 0.0
+    gradients: str = "float32"
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule = {self.schedule!r}: expected {', '.join(SCHEDULES)}")
+        if self.gradients not in GRADIENTS:
+            raise ValueError(
+                f"gradients = {self.gradients!r}: expected one of {', '.join(GRADIENTS)}"
+            )
         for name in ("learning_rate", "head_multiplier", "eps"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected more than 0")
@@ -101,6 +110,19 @@ def decays(params: Any) -> Any:
         return path[-1].key not in _NO_DECAY
 
     return jax.tree_util.tree_map_with_path(of_path, params)
+
+
+def narrowed(options: OptimOptions, params: Any) -> Any:
+    """Returns the parameters as the step reads them, of which it computes the gradients.
+
+    A gradient has its parameter's type, and is summed over devices as it was computed: cast
+    afterwards it would travel as float32. Biases, norms and positions stay as they are.
+    """
+    if options.gradients == "float32":
+        return params
+    return jax.tree.map(
+        lambda leaf, matrix: leaf.astype(jnp.bfloat16) if matrix else leaf, params, decays(params)
+    )
 
 
 def make_optimiser(options: OptimOptions) -> optax.GradientTransformation:

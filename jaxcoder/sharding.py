@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA, FSDP, TENSOR = MESH_AXES = ("data", "fsdp", "tensor")
@@ -18,6 +18,9 @@ def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
     """Makes the mesh (data, fsdp, tensor) with Auto axes; Linen fails on Explicit ones.
+
+    Of several slices of TPUs the first axis is split between them, so that only gradients, once a
+    step, take the slow way from slice to slice.
 
     Args:
       data: devices over which batches alone are split; −1 takes all that are left.
@@ -29,7 +32,8 @@ def make_mesh(
       The mesh, with axes named `data`, `fsdp` and `tensor`.
 
     Raises:
-      ValueError: sizes that do not multiply to the number of devices.
+      ValueError: sizes that do not multiply to the number of devices, or a `data` axis that the
+        slices do not divide.
     """
     devices = list(jax.devices()) if devices is None else list(devices)
     sizes = [data, fsdp, tensor]
@@ -43,7 +47,27 @@ def make_mesh(
             f"mesh = {(data, fsdp, tensor)}: expected sizes (data, fsdp, tensor) whose product is "
             f"the number of devices, {len(devices)}"
         )
-    return jax.make_mesh(tuple(sizes), MESH_AXES, (AxisType.Auto,) * 3, devices=devices)
+    return Mesh(_arranged(devices, sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _arranged(devices: Sequence[jax.Device], sizes: Sequence[int]) -> np.ndarray:
+    """The devices as an array of these sizes, neighbours on the network side by side."""
+    slices: dict[int, list[jax.Device]] = {}
+    for device in devices:  # GPUs have such numbers too, of hosts: there the axes are the user's
+        number = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+        slices.setdefault(number or 0, []).append(device)
+    data, *others = sizes
+    if data % len(slices):
+        raise ValueError(
+            f"mesh = {tuple(sizes)}: expected a data axis that is a multiple of the "
+            f"{len(slices)} slices, between which it lies"
+        )
+    inside = (data // len(slices), *others)
+    parts = [
+        mesh_utils.create_device_mesh(inside, slices[number], allow_split_physical_axes=True)
+        for number in sorted(slices)
+    ]
+    return np.concatenate(parts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,7 +105,8 @@ def train_step(
     def loss(params: Any) -> tuple[jax.Array, Metrics]:
         return objective.loss(params, batch, key)
 
-    gradients, metrics = jax.grad(loss, has_aux=True)(state.params)
+    gradients, metrics = jax.grad(loss, has_aux=True)(optim.narrowed(optimiser, state.params))
+    gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
     updates, opt_state = optim.make_optimiser(optimiser).update(
         gradients, state.opt_state, state.params
     )

@@ -20,7 +20,7 @@ ARGUMENTS = {
     ],
     "mimic3": [("full",), ("50",), ("clean",)],
     "mimic4": [("icd9",), ("icd10",)],
-    "population": [("tables",), ("synthetic",)],
+    "population": [("tables",), ("synthetic",), ("roberta",), ("modernbert",)],
     "pretrain_population": [("tables",), ("synthetic",)],
 }
 

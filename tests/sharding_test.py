@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,50 @@ def test_mesh_of_a_wrong_size_is_refused(sizes):
 
 def test_mesh_of_some_devices():
     assert make_mesh(2, 1, 2, devices=jax.devices()[:4]).size == 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What mesh construction asks of a TPU."""
+
+    id: int
+    coords: tuple[int, int, int]
+    slice_index: int
+    core_on_chip: int = 0
+    process_index: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+
+
+def slices(number, width=4):
+    """Two-dimensional slices of TPUs, a device of each in turn."""
+    return [
+        Chip(width * width * index + width * y + x, (x, y, 0), index)
+        for y in range(width)
+        for x in range(width)
+        for index in range(number)
+    ]
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2), (4, 2, 1)])
+def test_slices_differ_along_the_data_axis_alone(sizes):
+    mesh = make_mesh(*sizes, devices=slices(2, width=2))
+    index = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    assert mesh.devices.shape == sizes
+    assert len({device.id for device in mesh.devices.flat}) == 8
+    np.testing.assert_array_equal(index.reshape(2, 4), [[0] * 4, [1] * 4])
+
+
+def test_neighbours_in_a_slice_are_neighbours_in_the_mesh():
+    mesh = make_mesh(4, 1, 4, devices=slices(1))
+    for group in (*mesh.devices[:, 0, :], *mesh.devices[:, 0, :].T):
+        x, y, _ = zip(*(device.coords for device in group), strict=True)
+        assert {len(set(x)), len(set(y))} == {1, 4}  # a row or a column of the torus
+
+
+def test_a_data_axis_that_slices_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match=r"mesh = \(1, 8, 1\): .* multiple of the 2 slices"):
+        make_mesh(1, -1, 1, devices=slices(2, width=2))
 
 
 def test_rules_map_names_to_mesh_axes():

@@ -104,7 +104,7 @@ def _mix_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, ...]:
     return (
         jnp.einsum("btc,cp->btp", slope, query.astype(dtype)),
         jnp.einsum("btc,bcd->btd", weights, gradient),
-        jnp.einsum("btc,btp->cp", slope, keys, preferred_element_type=jnp.float32),
+        jnp.einsum("btc,btp->cp", slope, keys, preferred_element_type=query.dtype),
         jnp.zeros(weights.shape[:2], jnp.float32),
     )
 

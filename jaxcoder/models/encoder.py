@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         """Returns states [B, T, D] in the compute dtype; those of padding mean nothing."""
         options = self.options
         position_BxT = _positions(segments_BxT)
-        x_BxTxD = Embedding(options, name="embedding")(tokens_BxT, position_BxT)
+        x_BxTxD = Embedding(options, self.layout, name="embedding")(tokens_BxT, position_BxT)
         if options.convolution:
             x_BxTxD = Convolution(options, name="convolution")(x_BxTxD, segments_BxT)
         if options.frozen >= 0:

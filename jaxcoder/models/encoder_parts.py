@@ -1,8 +1,12 @@
 """What an encoder is made of: embedding, convolution, layers."""
 
+import functools
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxcoder.models.attention import Sight
 from jaxcoder.models.encoder_options import DTYPES, EncoderOptions
@@ -130,10 +134,55 @@ def norm(options: EncoderOptions, name: str) -> LayerNorm:
     )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _narrow_rows(table_VxD: jax.Array, tokens_BxT: jax.Array, layout: Layout) -> jax.Array:
+    return table_VxD[tokens_BxT]
+
+
+def _narrow_rows_forward(table: jax.Array, tokens: jax.Array, layout: Layout) -> tuple[Any, ...]:
+    return table[tokens], (tokens, table[:, :0])  # the latter for its rows and type
+
+
+def _narrow_rows_backward(
+    layout: Layout, residuals: tuple[jax.Array, ...], gradient: jax.Array
+) -> tuple[jax.Array, None]:
+    tokens_BxT, like = residuals
+
+    def of_a_device(tokens_BxT: jax.Array, gradient_BxTxD: jax.Array) -> jax.Array:
+        # A frequent token has thousands of terms: too many for a sum in bfloat16.
+        sums_VxD = jnp.zeros((len(like), gradient_BxTxD.shape[-1]), jnp.float32)
+        sums_VxD = sums_VxD.at[tokens_BxT].add(gradient_BxTxD.astype(jnp.float32))
+        sums_VxD = sums_VxD.astype(like.dtype)
+        return jax.lax.psum(sums_VxD, layout.batch_axes) if layout.batch > 1 else sums_VxD
+
+    if layout.batch > 1:
+        assert layout.mesh is not None
+        rows = PartitionSpec(layout.batch_axes)
+        of_a_device = jax.shard_map(
+            of_a_device, mesh=layout.mesh, in_specs=(rows, rows), out_specs=PartitionSpec()
+        )
+    return of_a_device(tokens_BxT, gradient), None
+
+
+_narrow_rows.defvjp(_narrow_rows_forward, _narrow_rows_backward)
+
+
+def rows_of(table_VxD: jax.Array, tokens_BxT: jax.Array, layout: Layout) -> jax.Array:
+    """Returns table[tokens], float32 [B, T, D].
+
+    The gradient of a bfloat16 table is summed in float32 on each device, and then over the devices
+    in bfloat16: see `OptimOptions.gradients`.
+    """
+    if table_VxD.dtype == jnp.float32:
+        return table_VxD[tokens_BxT]
+    return _narrow_rows(table_VxD, tokens_BxT, layout).astype(jnp.float32)
+
+
 class Embedding(nn.Module):
     """Token and, in bert, position and token type tables, summed, normalised and dropped out."""
 
     options: EncoderOptions
+    layout: Layout
 
     @nn.compact
     def __call__(self, tokens_BxT: jax.Array, position_BxT: jax.Array) -> jax.Array:
@@ -142,7 +191,7 @@ class Embedding(nn.Module):
         normal = nn.initializers.truncated_normal(0.02)
         rows = -(-options.vocab_size // options.vocab_multiple) * options.vocab_multiple
         table = weight(self, "word", normal, (rows, options.width), ("vocabulary", None))
-        x_BxTxD = table[tokens_BxT]
+        x_BxTxD = rows_of(table, tokens_BxT, self.layout)
         if options.family == "bert":
             positions = options.max_positions or options.window + options.position_offset
             position = weight(self, "position", normal, (positions, options.width), (None, None))

@@ -38,7 +38,7 @@ def naming_loss(
 
     Args:
       x_BxMxD: states, in the compute dtype.
-      word_VxD: float32, the token table.
+      word_VxD: the token table, float32 or bfloat16.
       bias_V: float32.
       target_BxM: int32, the tokens.
       hidden_BxM: bool, false where a slot counts for nothing.
@@ -79,13 +79,13 @@ def _forward(
         )
 
     zero = jnp.zeros((), jnp.float32)
-    start = (zero, zero, jnp.zeros_like(word_VxD), jnp.zeros_like(bias_V))
+    start = (zero, zero, jnp.zeros(word_VxD.shape), jnp.zeros_like(bias_V))
     (loss, correct, word, bias), slopes = jax.lax.scan(
         step, start, _split(x_BxMxD, target_BxM, hidden_BxM, parts)
     )
     batch, slots, width = x_BxMxD.shape
     x = jnp.moveaxis(slopes, 0, 1).reshape(batch, -1, width)[:, :slots]
-    return (loss, correct), (x, word, bias)
+    return (loss, correct), (x, word.astype(word_VxD.dtype), bias)
 
 
 def _backward(

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcoder import sharding
 from jaxcoder.models import encoder
 from jaxcoder.models.encoder import EncoderOptions
+from jaxcoder.models.encoder_parts import rows_of
+from jaxcoder.models.layout import Layout
 
 OPTIONS = EncoderOptions(
     vocab_size=50, width=16, layers=2, heads=2, feedforward=32, window=4, dropout=0.0
@@ -262,3 +265,20 @@ def test_tables_are_padded_for_the_mesh():
 def test_wrong_options_say_what_was_expected(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(OPTIONS, **change)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_frequent_token_s_gradient_is_summed_exactly(devices):
+    """In bfloat16 a sum of ones ends at 256; the gradient of a bfloat16 table does not."""
+    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+    layout = Layout.on(mesh, ("data", "fsdp"))
+    ids = jnp.zeros((8, 1024), jnp.int32).at[:, 0].set(2)
+
+    @jax.jit
+    def gradient(table):
+        return jax.grad(lambda table: jnp.sum(rows_of(table, ids, layout)))(table)
+
+    found = gradient(jnp.ones((4, 3), jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found.astype(jnp.float32)[:, 0], [8192, 0, 8, 0])
+    np.testing.assert_allclose(gradient(jnp.ones((4, 3)))[:, 0], [8184, 0, 8, 0])

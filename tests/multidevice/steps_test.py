@@ -62,14 +62,16 @@ def batch(seed):
 
 
 @functools.cache
-def five_steps(kind, sizes, devices):
+def five_steps(kind, sizes, devices, gradients="float32"):
     """The parameters before, the state after, what each step said, and logits."""
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[:devices])
     its = steps.make_steps(
         mesh,
         model(kind),
         LossOptions(evidence_weight=1.0),
-        OptimOptions(learning_rate=1e-3, warmup_steps=2, total_steps=20, ema=0.9),
+        OptimOptions(
+            learning_rate=1e-3, warmup_steps=2, total_steps=20, ema=0.9, gradients=gradients
+        ),
     )
     state, history = its.init(0), []
     before = jax.tree.map(np.array, state.params)  # copies: training reuses the memory
@@ -101,6 +103,20 @@ def test_eight_devices_train_as_one(kind, layout):
         one_state.params,
     )
     np.testing.assert_allclose(logits, one_logits, atol=2e-3)
+
+
+def test_gradients_summed_in_bfloat16_on_any_mesh():
+    """Eight bfloat16 terms are summed, so that the two differ by their rounding alone."""
+    _, state, history, _ = five_steps("laat", LAYOUTS["mixed"], 8, "bfloat16")
+    before, one_state, one_history, _ = five_steps("laat", (1, 1, 1), 1)
+    for ours, expected in zip(history, one_history, strict=True):
+        assert ours == pytest.approx(expected, rel=0.02)
+    for name in ("word", "position"):
+        start, ours, theirs = (
+            np.asarray(tree["encoder"]["embedding"][name])
+            for tree in (before, state.params, one_state.params)
+        )
+        assert np.linalg.norm(ours - theirs) < 0.1 * np.linalg.norm(theirs - start)
 
 
 def test_what_is_frozen_stays_bit_by_bit():

@@ -1,0 +1,1 @@
+"""What starts jaxcoder on many machines, and what is checked before."""

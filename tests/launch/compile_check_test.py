@@ -1,0 +1,103 @@
+"""The command: its mistakes, and a small coder compiled for four chips by libtpu."""
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from launch import chips, compile_check
+from launch.report import Memory, Report
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = "configs/population.py:roberta"
+SMALL = (
+    *("--labels=1024", "--vocab=512", "--tokens=256", "--batch=8"),
+    *("--config.model.encoder.width=128", "--config.model.encoder.layers=6"),
+    *("--config.model.encoder.heads=2", "--config.model.encoder.feedforward=256"),
+    *("--config.model.encoder.window=128",),
+)
+
+
+def run(*arguments):
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, "-m", "launch.compile_check", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--config", CONFIG, "--topology=v9:4x4"), "--topology v9:4x4: expected a chip out of v4"),
+        (("--config=configs/none.py", "--topology=v5e:4x4"), "configs/none.py: no such file"),
+        (("--config", CONFIG), "--topology is missing: Slice to compile for"),
+        (("--config", CONFIG, "--topology=v5e:4x4", "--parts=all"), "--parts all: expected some"),
+    ],
+)
+def test_mistakes_are_said_in_a_line(arguments, said):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("python -m launch.compile_check: error: ")
+
+
+def test_without_the_compiler_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(chips.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(chips.UserError, match=r"pip install 'jaxcoder\[tpu\]'"):
+        chips.prepare()
+
+
+@pytest.mark.parametrize("power", [0.8, 1.0, 1.2])
+def test_the_largest_batch_is_found_in_few_steps(power):
+    """Memory as rows to a power, with 1 GiB of its own; what is over 15.75 GiB does not fit."""
+    topology, tried = chips.parse("v5e:4x4"), []
+
+    def check(where, mesh, rows):
+        tried.append(rows)
+        memory = Memory(2**30, int(2**27 * (rows / 16) ** power), 0)
+        error = "Ran out of memory" if memory.peak > topology.chip.hbm else ""
+        return Report("", where, {}, rows, "", 0.0, error, memory)
+
+    (found,) = compile_check._largest(check, topology, 16)
+    assert not found.error
+    fits = 16 * (14.75 * 2**3) ** (1 / power)
+    assert 0.75 * fits < found.rows <= fits
+    assert found.rows % 16 == 0
+    assert len(tried) <= 8
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="libtpu is for Linux on x86"
+)
+def test_a_small_coder_compiles_for_four_chips(tmp_path):
+    report = tmp_path / "report.json"
+    result = run(
+        *("--config", CONFIG, "--topology=v5e:2x2", *SMALL),
+        *(f"--json={report}", "--max_hbm_share=0.85", "--max_collective_share=0.0001"),
+    )
+    assert result.returncode == 1, result.stderr  # the second budget is broken, the first kept
+    assert result.stderr.startswith("broken: collectives are ")
+    assert "OK, compiled in" in result.stdout and "attention: splash" in result.stdout
+    (found,) = json.loads(report.read_text())
+    assert found["ok"] and found["unknown_loops"] == 0
+    assert found["mesh"] == {"data": 4, "fsdp": 1, "tensor": 1}
+    tokens, width, layers = 2 * 256, 128, 6  # of a chip
+    # Forwards, recomputed, and backwards: two, three and four products of its blocks.
+    assert found["flops"]["kernels"] == layers * tokens * 4 * 128 * width * 11 / 2
+    assert found["flops"]["products"] > 3 * layers * tokens * (8 * width**2 + 4 * width * 256)
+    assert {each["kind"] for each in found["collectives"]} == {"all-reduce"}
+    matrices = layers * (4 * width**2 + 2 * width * 256)  # reduced as they were computed
+    reduced = {each["dtype"]: each["mb"] for each in found["collectives"]}
+    assert reduced["bf16"] == pytest.approx(2 * (matrices + width**2) / 1e6, rel=0.03)
+    assert found["cycles"] > 100_000
+    assert found["floor_ms"] < found["step_ms"]
