@@ -94,6 +94,19 @@ def read(arguments: Sequence[str], see: str) -> list[str]:
     return kept
 
 
+def load(path: str, defaults: type | None = None) -> config_dict.ConfigDict:
+    """Calls `get_config` of a config file.
+
+    Args:
+      path: `FILE.py`, or `FILE.py:ARGUMENT` to call `get_config(ARGUMENT)`.
+      defaults: as in `define`.
+
+    Raises:
+      UserError: there is no such file, it has no `get_config`, or it fails: with its line.
+    """
+    return _complete(_call(path), defaults)
+
+
 def _complete(values: Mapping[str, Any], defaults: type | None) -> config_dict.ConfigDict:
     return config_dict.ConfigDict(_settable(_over(defaults(), values) if defaults else values))
 
