@@ -8,6 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+from jax.experimental import topologies
+
 from jaxcoder.errors import UserError
 
 
@@ -65,7 +68,6 @@ _ENVIRONMENT = {
     "TPU_LOG_DIR": "disabled",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "JAX_PLATFORMS": "cpu",
 }
 
 
@@ -128,7 +130,7 @@ def parse(text: str, slices: int = 1) -> Topology:
 
 
 def prepare() -> None:
-    """Sets what libtpu and jax read when they start; to be called before jax is imported.
+    """Sets what libtpu reads when it is loaded, and has jax compute on the CPU.
 
     Raises:
       UserError: libtpu is not installed.
@@ -140,16 +142,15 @@ def prepare() -> None:
         )
     for name, value in _ENVIRONMENT.items():
         os.environ[name] = value
+    jax.config.update("jax_platforms", "cpu")
 
 
-def devices(topology: Topology) -> Sequence[Any]:
-    """Returns devices to compile for: they hold no memory and run nothing.
+def devices(topology: Topology) -> Sequence[jax.Device]:
+    """Returns devices to compile for, after `prepare`: they hold no memory and run nothing.
 
     Raises:
       UserError: there is no slice of that shape.
     """
-    from jax.experimental import topologies  # after `prepare`
-
     name = f"{topology.chip.name}:{'x'.join(map(str, topology.sizes))}"
     # A v4 chip has two cores, which otherwise were two devices.
     options: dict[str, Any] = {}

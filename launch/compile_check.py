@@ -22,18 +22,16 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
-from jaxcoder import config_flag, entry
+from jaxcoder import config_flag, entry, experiment, packed_batches, start
 from jaxcoder.errors import UserError
-from launch import chips
-
-if TYPE_CHECKING:  # they import jax, for which `chips.prepare` has to be called before
-    from jaxcoder.experiment import Experiment, MeshOptions, PretrainExperiment
-    from launch.program import Sizes
-    from launch.report import Report
+from jaxcoder.experiment import Experiment, MeshOptions, PretrainExperiment
+from launch import chips, program, report
+from launch.program import Sizes
+from launch.report import Report
 
 _TRIES = 3  # steps towards the largest batch
 _PARTS = ("batch", "layouts", "scaling")
@@ -74,8 +72,6 @@ def main() -> None:
     if unknown := set(values.parts) - set(_PARTS):
         raise UserError(f"--parts {min(unknown)}: expected some of {', '.join(_PARTS)}")
     chips.prepare()
-    from launch import report
-
     options = _options()
     print(", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu")))
     reports, faults = [], []
@@ -94,10 +90,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def _kind(arguments: Sequence[str]) -> "type[Experiment] | type[PretrainExperiment]":
+def _kind(arguments: Sequence[str]) -> type[Experiment] | type[PretrainExperiment]:
     """Which command the config is of: that of pretraining alone packs its rows."""
-    from jaxcoder.experiment import Experiment, PretrainExperiment
-
     for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if name in ("--config", "-config"):
@@ -106,23 +100,16 @@ def _kind(arguments: Sequence[str]) -> "type[Experiment] | type[PretrainExperime
     return Experiment
 
 
-def _options() -> "Experiment | PretrainExperiment":
-    from jaxcoder import experiment, start
-
+def _options() -> Experiment | PretrainExperiment:
     config = start.resolved(flags.FLAGS.config.to_dict(), config_flag.given(start.INIT))
-    kind = experiment.PretrainExperiment if "packing" in config else experiment.Experiment
+    kind = PretrainExperiment if "packing" in config else Experiment
     return experiment.read(config, kind)
 
 
-def _sizes(options: "Experiment | PretrainExperiment") -> "Sizes":
-    from jaxcoder.experiment import PretrainExperiment
-    from launch.program import Sizes
-
+def _sizes(options: Experiment | PretrainExperiment) -> Sizes:
     values = flags.FLAGS
     vocabulary = values.vocab or options.tokens.tokenizer.vocab_size
     if isinstance(options, PretrainExperiment):
-        from jaxcoder import packed_batches
-
         tokens = packed_batches.row_length(options.packing, options.model.encoder)
         return Sizes(values.batch or options.packing.rows, tokens, vocabulary, 1)
     tokens = values.tokens or options.tokens.serialise.max_tokens
@@ -132,13 +119,11 @@ def _sizes(options: "Experiment | PretrainExperiment") -> "Sizes":
 
 
 def _check(
-    options: "Experiment | PretrainExperiment",
+    options: Experiment | PretrainExperiment,
     topology: chips.Topology,
-    mesh: "MeshOptions | None" = None,
+    mesh: MeshOptions | None = None,
     rows: int = 0,
-) -> "Report":
-    from launch import program
-
+) -> Report:
     sizes = _sizes(options)
     sizes = dataclasses.replace(sizes, rows=rows or sizes.rows)
     encoder = options.model.encoder
@@ -151,15 +136,11 @@ def _check(
     return program.check(options, mesh, sizes, topology, chips.devices(topology), what)
 
 
-def _sweep(
-    options: "Experiment | PretrainExperiment", topology: chips.Topology
-) -> "Iterator[Report]":
+def _sweep(options: Experiment | PretrainExperiment, topology: chips.Topology) -> Iterator[Report]:
     """Programs side by side; says which one comes, as each takes minutes."""
-    from jaxcoder.experiment import MeshOptions
-
     parts, rows = flags.FLAGS.parts, _sizes(options).rows
 
-    def check(*given: Any) -> "Report | None":
+    def check(*given: Any) -> Report | None:
         try:
             found = _check(options, *given)
         except UserError as error:  # a layout that does not divide the model
@@ -182,7 +163,7 @@ def _sweep(
                 yield found
 
 
-def _largest(check: Any, topology: chips.Topology, rows: int) -> "Iterator[Report]":
+def _largest(check: Any, topology: chips.Topology, rows: int) -> Iterator[Report]:
     """The largest batch that fits: memory grows with rows, nearly along a line."""
     best, next_ = check(topology, None, rows), check(topology, None, 2 * rows)
     if not best or best.error or not next_ or next_.error:
