@@ -72,7 +72,11 @@ endef
 
 $(VENV)/core: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(call install,.)
+# The compiler for TPUs stands beside the other packages: among them, jax would look for a TPU with
+# it, 15 s at each start. Where there is none, its test says so.
 $(VENV)/test: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+	@$(bin)/pip install --quiet --no-compile --no-deps --upgrade --target $(VENV)/libtpu \
+	  -c constraints.txt libtpu || echo 'no libtpu for this machine'
 	$(call install,.[test])
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(call install,.[dev])

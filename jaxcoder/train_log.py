@@ -72,6 +72,8 @@ class Window:
 
     EXPLODED = 1000.0
     """A loss so many times the mean of the window before is no longer training."""
+    NAMED = 32
+    """Records of a batch that a message names."""
 
     def __init__(
         self, step: int, records_of: Callable[[int], Sequence[int]], checkpoints: Checkpoints
@@ -128,11 +130,13 @@ class Window:
     def _check(self, number: int, loss: float, gradient: float) -> None:
         if math.isfinite(loss) and math.isfinite(gradient) and loss <= self.EXPLODED * self._usual:
             return
-        last = self._checkpoints.step("last")
+        last, records = self._checkpoints.step("last"), list(self._records_of(number))
+        named = ", ".join(map(str, records[: self.NAMED]))
+        more = f" and {len(records) - self.NAMED} more" if len(records) > self.NAMED else ""
         raise UserError(
             f"step {number + 1}: loss {loss:.4g}, gradient norm {gradient:.4g}; expected numbers, "
             f"and no loss of {self.EXPLODED:g} times the mean before ({self._usual:.4g}). In its "
-            f"batch are the records {', '.join(map(str, self._records_of(number)))}. "
+            f"batch are the records {named}{more}. "
             + ("No checkpoint yet" if last is None else f"The checkpoint of step {last} is whole")
             + "; lower config.optim.learning_rate, then run the same command"
         )

@@ -308,7 +308,9 @@ def test_a_second_evaluation_compiles_nothing(workdir):
     def once(state):
         return evaluate.evaluate(
             model_score(jitted, jitted.evaluation_params(state)),
-            evaluate.token_batches.evaluation_batches(data, "validation", options.batches),
+            evaluate.token_batches.evaluation_batches(
+                data, "validation", options.batches, sharding.Share()
+            ),
             facts,
             data.label_space,
             jitted.batch_sharding,

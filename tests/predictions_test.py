@@ -50,7 +50,7 @@ def write(path, count, fail_at=None):
         for number in reversed(range(0, count, 2)):
             if number == fail_at:
                 raise RuntimeError("the device is gone")
-            writer.write({"index": np.array([number + 1, -1, number])}, P_BxL)
+            writer.write(jnp.array([number + 1, -1, number]), P_BxL)
 
 
 def test_rows_keep_the_order_of_batches_and_padding_is_left_out(tmp_path, monkeypatch):

@@ -70,12 +70,11 @@ class Job:
             process.communicate()
 
     def wait(self):
-        """Returns exit status, standard output, without what gloo says, and error of each."""
+        """Returns exit status, standard output and error of each."""
         results = []
         for process in self.processes:
             out, err = process.communicate(timeout=SECONDS)
-            own = "".join(line for line in out.splitlines(True) if "[Gloo]" not in line)
-            results.append((process.returncode, own, err))
+            results.append((process.returncode, out, err))
         return results
 
 

@@ -34,7 +34,7 @@ def test_every_layout_trains_as_one_device(one, run, train, folder, assert_same,
     assert_same(workdir, one)
     (_, out, err), (_, other_out, other_err) = results
     assert "8 of 8 steps" in out and "2 processes with 4 devices" in err
-    assert not other_out and "training 8 steps" not in other_err, "process 0 alone speaks"
+    assert "steps" not in other_out + other_err, "process 0 alone speaks"
     assert json.loads(workdir.finished.read_text()) == {"step": 8}
 
 
@@ -50,7 +50,7 @@ def test_evaluation_gives_the_numbers_of_one_process(one, run, folder):
         metrics = json.loads((evaluation / "metrics.json").read_text())
         rows = polars.read_parquet(str(evaluation / "predictions.parquet")).sort("contact_id")
         found.append((metrics, rows))
-        assert all(not out for _, out, _ in results[1:])
+        assert ["micro_f1" in out for _, out, _ in results] == [True, False][:processes]
     (metrics, rows), (other_metrics, other_rows) = found
     assert metrics == pytest.approx(other_metrics, rel=2e-6) and metrics["num_contacts"] == 17
     assert rows["contact_id"].equals(other_rows["contact_id"])
