@@ -3,8 +3,8 @@
 import dataclasses
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -15,6 +15,8 @@ from jaxcoder.errors import UserError
 from jaxcoder.retries import passes, retried
 
 PyTree = Any
+T = TypeVar("T")
+_COMMIT_SECONDS = 300  # that the processes of a run wait for each other in a save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Checkpoints:
                 preservation_policy=self._kept,
                 # Leftovers of a process killed in the middle of a save.
                 cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(timeout_secs=_COMMIT_SECONDS),
             )
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -123,7 +126,7 @@ class Checkpoints:
         try:
             self.wait()  # what is still being written is not yet taken from the free space
         except Exception as error:
-            if not passes(error):
+            if not passes(error) or jax.process_count() > 1:  # the others wait for this one
                 raise
             logging.getLogger(__name__).warning(
                 "the last checkpoint was not written (%s); this one takes its place",
@@ -134,7 +137,7 @@ class Checkpoints:
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         arguments["progress"] = ocp.args.JsonSave(dataclasses.asdict(progress))
         try:
-            retried(
+            _retried(
                 lambda: self._manager.save(progress.step, args=ocp.args.Composite(**arguments)),
                 f"{self.folder / str(progress.step)}",
             )
@@ -200,7 +203,7 @@ class Checkpoints:
         """
         where = self.folder / str(step)
         try:
-            return retried(lambda: self._restore(step, where, abstract, label_space), str(where))
+            return _retried(lambda: self._restore(step, where, abstract, label_space), str(where))
         except UserError:
             raise
         except Exception as error:  # whatever the storage says of a file that is cut or gone
@@ -277,6 +280,11 @@ class Checkpoints:
             sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "ENOSPC")
         )
         return self._no_space() if full else error
+
+
+def _retried(work: Callable[[], T], what: str) -> T:
+    """As `retried`, of one process: several do it together, and one alone would wait for ever."""
+    return work() if jax.process_count() > 1 else retried(work, what)
 
 
 def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:

@@ -41,8 +41,11 @@ def start() -> None:
 
     Comes before anything that asks JAX for its devices.
 
+    Where the others do not come within five minutes JAX ends the process, with a status that says
+    that it may be started again.
+
     Raises:
-      UserError: flags that do not go together, or the others are not found.
+      UserError: flags that do not go together, or no cluster is recognised.
     """
     wanted = flags.FLAGS
     explicit = bool(wanted.coordinator or wanted.processes or wanted.process >= 0)
@@ -64,11 +67,7 @@ def start() -> None:
         )
     except (ValueError, RuntimeError) as error:
         if explicit:
-            raise UserError(
-                f"--coordinator {wanted.coordinator}: process {wanted.process} of "
-                f"{wanted.processes} cannot join ({_first_line(error)}); expected all of them to "
-                f"be started within {_JOIN_SECONDS} s, and the port to be free and open"
-            ) from None
+            raise
         raise UserError(
             f"--distributed: no cluster was recognised ({_first_line(error)}); expected Cloud TPU, "
             "GKE, SLURM or Open MPI; elsewhere give --coordinator, --processes and --process"

@@ -7,8 +7,8 @@
 One threshold is tuned for micro-F1 on the validation split and applied unchanged to every other;
 before it, where the config fuses network and evidence lexicon, the weights of the two.
 WORKDIR/eval/SPLIT then holds metrics.json, details.json, groups.csv (by specialty), codes.csv and
-predictions.parquet; those of a baseline lie in baseline_NAME below it. Runs as one process, on all
-its devices.
+predictions.parquet; those of a baseline lie in baseline_NAME below it. Runs on all devices, with
+--distributed on those of several hosts.
 """
 
 import collections

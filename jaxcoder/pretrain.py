@@ -199,6 +199,8 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
         if saving:
             params = jitted.evaluation_params(state)
             checkpoints.save(progress, steps.to_items(state, _ITEM, params))
+            if log:
+                log.save()
             window.restart()  # the time of an evaluation or a checkpoint is not training's
         if preempted:
             break

@@ -201,6 +201,8 @@ def _train(exits: contextlib.ExitStack) -> None:
         if saving:
             coder = jitted.evaluation_params(state)
             checkpoints.save(progress, steps.to_items(state, "coder", coder))
+            if log:
+                log.save()
             window.restart()  # the time of an evaluation or a checkpoint is not training's
         if preempted:
             break
@@ -251,11 +253,14 @@ def data_of(workdir: Workdir, options: Experiment | PretrainExperiment, goes_on:
 def prepare(options: Experiment | PretrainExperiment) -> TokenData:
     """Opens the token records of an experiment; builds what is missing where one process runs.
 
+    A worker that has the records and not the extract they were made of needs it no more.
+
     Raises:
       UserError: something is missing on a pod, with the command that builds it; or a mistake in the
         source's files or in the options.
     """
-    if jax.process_count() > 1:
+    there = (epath.Path(options.data_dir) / "contact_records").exists()
+    if jax.process_count() > 1 or (there and not records_builder.at_hand(options.records)):
         return tokens_builder.open_built(options.records, options.tokens, options.data_dir)
     logging.info("opening the records below %s; what is missing is built", options.data_dir)
     all_cores = Local(0)

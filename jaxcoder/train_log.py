@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import resource
 import sys
 import time
@@ -36,7 +37,9 @@ class TrainLog:
                 if line.endswith("\n") and json.loads(line)["step"] <= step:
                     kept.append(line)
         write_bytes(path, "".join(kept).encode())
-        self._file = path.open("a")
+        # A bucket cannot append: there the lines are kept, and written whole at each save.
+        self._path, self._kept = path, kept
+        self._file = None if "://" in os.fspath(path) else path.open("a")
         # purge_step hides in TensorBoard what a killed run wrote after its last checkpoint.
         self._board = SummaryWriter(str(workdir.tensorboard), purge_step=step + 1, flush_secs=10)
 
@@ -50,17 +53,28 @@ class TrainLog:
         """
         named = {f"{group}/{name}": float(value) for name, value in numbers.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in named.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
+        line = json.dumps({"step": step, **finite}) + "\n"
+        if self._file is None:
+            self._kept.append(line)
+        else:
+            self._file.write(line)
+            self._file.flush()
         for name, value in named.items():
             self._board.add_scalar(name, value, step)
+
+    def save(self) -> None:
+        """Puts the lines where a kill cannot reach them; called with each checkpoint."""
+        if self._file is None:
+            write_bytes(self._path, "".join(self._kept).encode())
 
     def __enter__(self) -> "TrainLog":
         return self
 
     def __exit__(self, *_: object) -> None:
         """Writes what is left."""
-        self._file.close()
+        self.save()
+        if self._file is not None:
+            self._file.close()
         self._board.close()
 
 
@@ -128,7 +142,8 @@ class Window:
         }
 
     def _check(self, number: int, loss: float, gradient: float) -> None:
-        if math.isfinite(loss) and math.isfinite(gradient) and loss <= self.EXPLODED * self._usual:
+        limit = self.EXPLODED * (self._usual or math.inf)  # of a batch without anything to learn
+        if math.isfinite(loss) and math.isfinite(gradient) and loss <= limit:
             return
         last, records = self._checkpoints.step("last"), list(self._records_of(number))
         named = ", ".join(map(str, records[: self.NAMED]))

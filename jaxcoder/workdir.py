@@ -79,7 +79,9 @@ class Workdir:
     @property
     def begun(self) -> bool:
         """Whether it holds a run with checkpoints, which goes on."""
-        return self.checkpoints.exists() and any(self.checkpoints.iterdir())
+        return self.checkpoints.exists() and any(
+            path.name.isdigit() for path in self.checkpoints.iterdir()
+        )
 
     def check(self, config: Mapping[str, Any], data: TokenData) -> list[str]:
         """Checks that a run that has checkpoints can go on; writes nothing.

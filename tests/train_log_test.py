@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from jaxcoder import train_log
 from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 from jaxcoder.train_log import TrainLog, Window
@@ -74,6 +75,32 @@ def test_what_is_no_number_stops_and_names_the_first_step_and_its_records(
     assert said in str(raised.value) and "No checkpoint yet" in str(raised.value)
     number = int(str(raised.value).split("step ")[1].split(":")[0]) - 1
     assert f"records {number}00, {number}01." in str(raised.value)
+
+
+def test_after_a_window_with_nothing_to_learn_a_loss_is_none_that_explodes(window):
+    for loss in (0.0, 5.0):
+        window.add(steps(loss)[0], 40)
+        assert window.close()["loss"] == loss
+
+
+def test_a_bucket_cannot_append_and_has_the_lines_at_each_save(tmp_path, monkeypatch):
+    written = {}
+
+    class Bucket(type(Workdir(tmp_path).train_metrics)):
+        def __fspath__(self):
+            return "gs://bucket/train_metrics.jsonl"
+
+    workdir = Workdir(tmp_path)
+    workdir.train_metrics = Bucket(workdir.train_metrics)
+    monkeypatch.setattr(train_log, "write_bytes", lambda path, content: written.update(log=content))
+    workdir.train_metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
+    with TrainLog(workdir, 2) as log:
+        log.write(3, {"loss": 1.0}, "train")
+        assert b'"step": 3' not in written["log"], "each line would write the whole file"
+        log.save()
+        assert [json.loads(line)["step"] for line in written["log"].splitlines()] == [1, 2, 3]
+        log.write(4, {"loss": 1.0}, "train")
+    assert [json.loads(line)["step"] for line in written["log"].splitlines()] == [1, 2, 3, 4]
 
 
 def test_a_loss_explodes_against_the_window_before(window):

@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import jax
 import numpy as np
 from absl import flags
 
@@ -94,7 +93,6 @@ def _bench() -> None:
     ours, params, _ = jax_step(model, optim)
     theirs = torch_step.make_step(model, params, optim, "eager")
     plan = TrainingPlan(data, dataclasses.replace(options.batches, mini_share=0.0), options.seed)
-    batches.check_rows(plan.bucket_lengths, plan.options, len(jax.devices()))
     _warm_up(ours, theirs, plan, _padded(data, plan, wanted.batch, 0))
     sides = {
         "JAX, buckets": Side(ours, _epoch(plan, wanted.contacts)),

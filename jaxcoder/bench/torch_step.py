@@ -73,14 +73,15 @@ def make_step(
     def step(batch: Mapping[str, np.ndarray]) -> float:
         placed = _placed(batch, head.num_labels, device)
         optimiser.zero_grad(set_to_none=True)
-        total = 0.0
+        total = torch.zeros((), device=device)
         for part in _rows(placed) if mode == "accumulated" else [placed]:
             loss = loss_of(part)
             loss.backward()
-            total += float(loss.detach())
+            total += loss.detach()
         torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
         optimiser.step()
-        return total
+        synchronise()
+        return float(total)
 
     return step
 
@@ -116,13 +117,3 @@ def synchronise() -> None:
     """Waits until a GPU has done what it was told."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def peak_memory() -> float:
-    """Most bytes that a GPU has held for PyTorch; 0 on a CPU."""
-    return float(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0.0
-
-
-def versions() -> str:
-    """PyTorch's version, for people."""
-    return f"torch {torch.__version__}"

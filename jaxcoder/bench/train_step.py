@@ -1,9 +1,9 @@
 """`jaxcoder bench train_step`: one training step, and how much of the machine it uses.
 
-The step is the one of `jaxcoder train`, forward, backward and AdamW, on made-up documents whose
-lengths are even between --shortest and --tokens. With --against torch a coder of the same size in
-PyTorch, from the same weights, takes the same batches in the same run; steps of the two alternate
-and the median counts. Dropout is off on both sides.
+The step is the one of `jaxcoder train` on one device, forward, backward and AdamW, on made-up
+documents whose lengths are even between --shortest and --tokens. With --against torch a coder of
+the same size in PyTorch, from the same weights, takes the same batches in the same run; steps of
+the two alternate and the median counts. Dropout is off on both sides.
 
 Utilisation is that of the floating-point operations of the model (products of real and padding
 tokens alike, forward and twice that backward; what is computed again is not counted) against the
@@ -121,12 +121,12 @@ class Measured:
 def jax_step(
     options: CoderOptions, optim: OptimOptions
 ) -> tuple[Callable[[Batch], float], Any, Callable[[Batch], Any]]:
-    """The step of `jaxcoder train` on all devices.
+    """The step of `jaxcoder train` on one device, as PyTorch has it.
 
     Returns:
       The step, the parameters before the first, and XLA's count of the memory of a batch's step.
     """
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
     its = steps.make_steps(mesh, options, LossOptions(), optim)
     held = [its.init(0)]
     params = sharding.whole(held[0].params)

@@ -200,8 +200,7 @@ def open_built(records: RecordsOptions, data_dir: epath.PathLike) -> ContactData
     Raises:
       UserError: they are not there, or several are meant, or of another content.
     """
-    place = records.source_dir
-    if not place or "://" in place or epath.Path(place).exists():
+    if at_hand(records):
         source = records.open()
         data = open_contacts(data_dir, source.name)
         check_same(source, data)
@@ -212,6 +211,7 @@ def open_built(records: RecordsOptions, data_dir: epath.PathLike) -> ContactData
     meant = [each for each in found if _is_of(records, each)]
     if len(meant) == 1:
         return meant[0]
+    place = records.source_dir or "its folder"
     options = f" with options {dict(records.options)}" if records.options else ""
     here = f"{root}: source {records.source}{options}"
     if meant:
@@ -226,10 +226,18 @@ def open_built(records: RecordsOptions, data_dir: epath.PathLike) -> ContactData
 
 
 def _is_of(records: RecordsOptions, data: ContactData) -> bool:
-    options = data.identity.get("options", {})
+    there, wanted = data.identity.get("options", {}), json.loads(json.dumps(dict(records.options)))
     return data.identity.get("source") == records.source and all(
-        str(options.get(key)) == str(value) for key, value in records.options.items()
+        there.get(key) == value or str(there.get(key)) == str(value)  # typed, it is text
+        for key, value in wanted.items()
     )
+
+
+def at_hand(records: RecordsOptions) -> bool:
+    """Whether the source of an experiment is on this machine, as far as its place tells."""
+    if records.source == "synthetic" or "://" in records.source_dir:
+        return True
+    return bool(records.source_dir) and epath.Path(records.source_dir).exists()
 
 
 def check_same(source: Source, data: ContactData) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import traceback
+import types
 
 import pytest
 import tensorflow_datasets as tfds
@@ -364,3 +365,13 @@ def test_a_sample_is_evenly_spaced():
     assert list(store.evenly(range(10), 0)) == list(store.evenly(range(10), 10)) == list(range(10))
     assert list(store.evenly(range(10), 5)) == [0, 2, 4, 6, 8]
     assert list(store.evenly(range(10), 3)) == [0, 3, 6]
+
+
+def test_records_are_known_by_source_and_options_as_they_are_written_down():
+    options = {"name": "population", "shares": [0.8, 0.05, 0.15]}
+    data = types.SimpleNamespace(identity={"source": "tables", "options": options})
+    for given in ({}, {"shares": (0.8, 0.05, 0.15)}, {"name": "population"}):
+        assert builder._is_of(builder.RecordsOptions("tables", "", given), data)
+    for given in ({"shares": (0.8, 0.1, 0.1)}, {"name": "other"}, {"more": 1}):
+        assert not builder._is_of(builder.RecordsOptions("tables", "", given), data)
+    assert not builder._is_of(builder.RecordsOptions("omop"), data)

@@ -313,6 +313,8 @@ def test_a_worker_of_a_pod_needs_no_extract(built, tmp_path):
     given = {"source": "memory", "source_dir": str(tmp_path / "elsewhere")}
     records = records_builder.RecordsOptions(**given)
     assert builder.open_built(records, OPTIONS, folder).path == built.path
+    nowhere = records_builder.RecordsOptions(source="memory")
+    assert builder.open_built(nowhere, OPTIONS, folder).path == built.path
     for other in ({"source": "tables"}, {"options": {"language": "es"}}):
         with pytest.raises(UserError, match="is not there, nor .*elsewhere to build it from"):
             builder.open_built(
