@@ -221,7 +221,7 @@ def open_built(records: RecordsOptions, data_dir: epath.PathLike) -> ContactData
         )
     raise UserError(
         f"{here} is not there, nor {place} to build it from; run `jaxcoder records` "
-        "where its files are, and copy the records here"
+        "where its files are and copy the records here, or set config.records.source_dir to them"
     )
 
 
