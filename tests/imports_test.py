@@ -39,7 +39,13 @@ ORDER = (
 BARE_PARTS = ("sharding", "models", "losses", "objectives", "optim", "steps", "metrics")
 BARE = {"jax", "flax", "optax", "numpy"}
 
-_TORCH = ("network", "modeling", "pytorch", "onnx")  # the others export without it
+_TORCH = (
+    "encoder",
+    "label_attention",
+    "modeling",
+    "pytorch",
+    "onnx",
+)  # the others export without it
 # Libraries of extras: the modules that may import one, and the extra that has it.
 OPTIONAL = {
     "adbc_driver_postgresql": (("records.sources.database",), "postgres"),

@@ -18,7 +18,7 @@ from jaxcoder import __version__
 
 _READER = ("records.schema", "records.contact_json", "tokens.serialise", "export.reader")
 _LEXICON = ("tokens.stems", "tokens.evidence_scores", "fusion_weights", "export.fused_reader")
-_MODEL = ("export.network", "export.modeling")
+_MODEL = ("export.encoder", "export.label_attention", "export.modeling")
 
 _WIDTH = 100
 _HEADER = '''\

@@ -12,7 +12,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
 
-from jaxcoder.export.network import ENCODERS, HEADS
+from jaxcoder.export.encoder import ENCODERS
+from jaxcoder.export.label_attention import HEADS
 from jaxcoder.export.reader import Reader
 
 CODE, TOKENIZER_CONFIG = "modeling_jaxcoder.py", "tokenizer_config.json"
