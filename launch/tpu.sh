@@ -145,7 +145,7 @@ start() {
 sudo systemctl reset-failed jaxcoder 2>/dev/null || true
 sudo systemd-run --unit=jaxcoder --uid="$(id -u)" --working-directory="$HOME/jaxcoder" \
 --setenv=PATH="$HOME/jaxcoder/.venv/bin:$PATH" --property=KillMode=mixed \
---property=TimeoutStopSec=300 /usr/bin/env '"$command"'
+--property=TimeoutStopSec=300 --property=SuccessExitStatus=75 /usr/bin/env '"$command"'
 }'
 }
 

@@ -73,6 +73,7 @@ def test_the_worker_starts_exactly_the_command_given(machine):
     assert unit[:3] == ["sudo", "systemd-run", "--unit=jaxcoder"]
     assert unit[-7:] == ["/usr/bin/env", "launch/supervise.sh", "gs://b/runs/x", *TRAIN[1:]]
     assert "--property=KillMode=mixed" in unit
+    assert "--property=SuccessExitStatus=75" in unit, "told to stop and saved is no failure"
 
 
 def test_a_run_that_runs_is_not_started_twice(machine):
