@@ -4,8 +4,8 @@ r"""The demo: the whole way on a synthetic cohort, in minutes on 2 CPU cores.
     jaxcoder evaluate --workdir runs/demo --split test
 
 On the test split, 518 contacts: micro-F1 .749 of a ceiling of .864, macro-F1 .636, recall@10 .943;
-197 s from a fresh clone with the install, on 2 CPU cores. Without medications and laboratory
-results .736, .657 and .904: --config.tokens.serialise.sections="('notes',)".
+182 s from a fresh clone with the install, on 2 CPU cores. Without medications and laboratory
+results .726, .627 and .907: --config.tokens.serialise.sections="('notes',)".
 """
 
 from ml_collections import ConfigDict
