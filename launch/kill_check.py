@@ -162,8 +162,10 @@ def kill(
                 _wait(functools.partial(_beyond, workdir, before), run, number)
                 time.sleep(rng.random() * 2 * pace.interval)
             victim = rng.randrange(len(processes))
-            with contextlib.suppress(psutil.NoSuchProcess):  # only the end of a run can come first
+            try:
                 processes[victim].kill()
+            except psutil.NoSuchProcess:
+                raise _too_short(run, number) from None
             psutil.wait_procs(processes)
             last = max(saved(workdir), default=0)
             print(f"kill {number}: process {victim}, {when}; saved: step {last}", flush=True)
@@ -236,12 +238,16 @@ def _processes(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
 def _wait(look: Callable[[], T], run: subprocess.Popen[bytes], number: int) -> T:
     while not (seen := look()):
         if run.poll() is not None:
-            raise UserError(
-                f"the run ended with status {run.returncode} before kill {number}; give it more "
-                "steps (config.train.total), or ask for fewer --kills"
-            )
+            raise _too_short(run, number)
         time.sleep(_LOOK)
     return seen
+
+
+def _too_short(run: subprocess.Popen[bytes], number: int) -> UserError:
+    return UserError(
+        f"the run ended with status {run.wait()} before kill {number}; give it more steps "
+        "(config.train.total), or ask for fewer --kills"
+    )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,12 @@ from jaxcoder.workdir import Workdir
 from launch import kill_check
 from launch.kill_check import Pace
 
-# A run of N processes that saves a checkpoint every 50 ms and goes on from the last.
+# A run of N processes that saves a checkpoint every 50 ms and goes on from the last,
+# until it is told to end.
 RUN = """
 last=$(ls run/checkpoints | sort -n | tail -1)
-for ((step = ${{last:-0}} + 1; step <= {steps}; step++)); do
+for ((step = ${{last:-0}} + 1; ; step++)); do
+  {end} && break
   sleep 0.05
   mkdir -p run/checkpoints/$step
 done
@@ -31,8 +33,8 @@ def run(tmp_path, monkeypatch):
     workdir.checkpoints.mkdir(parents=True)
     here = str(kill_check.LAUNCH)
 
-    def command(steps):
-        (tmp_path / "run.sh").write_text(RUN.format(steps=steps))
+    def command(end):
+        (tmp_path / "run.sh").write_text(RUN.format(end=end))
         supervised = [f"{here}/supervise.sh", "--wait=0", "--tries=9", str(workdir.path)]
         return [*supervised, f"{here}/local.sh", "--grace=1", "2", "bash", "run.sh"]
 
@@ -41,24 +43,33 @@ def run(tmp_path, monkeypatch):
 
 def test_each_kill_is_one_more_start_and_the_run_ends_whole(run, tmp_path, capsys):
     workdir, command = run
-    kill_check.kill(command(60), workdir, tmp_path / "log", 3, Pace(0.3, 0.1), random.Random(0))
+    kill_check.kill(
+        command("((step > 9 && $(grep -c 'again in' log) == 3))"),
+        workdir,
+        tmp_path / "log",
+        3,
+        Pace(0.3, 0.1),
+        random.Random(0),
+    )
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
         *(f"kill {number}" for number in (1, 2, 3)),
     ]
     log = (tmp_path / "log").read_text()
     assert log.count("supervise: ended with status 137") == log.count("again in") == 3
-    assert max(kill_check.saved(workdir)) == 60
+    assert (workdir.path / "finished.json").exists()
 
 
 def test_a_run_that_ends_too_early_says_so(run, tmp_path):
     workdir, command = run
     with pytest.raises(UserError, match="more steps"):
-        kill_check.kill(command(3), workdir, tmp_path / "log", 5, Pace(0.1, 0.1), random.Random(0))
+        kill_check.kill(
+            command("((step > 3))"), workdir, tmp_path / "log", 5, Pace(0.1, 0.1), random.Random(0)
+        )
 
 
 def test_the_pace_of_an_undisturbed_run(run, tmp_path):
     workdir, command = run
-    pace = kill_check.time_of(command(10), workdir, tmp_path / "log")
+    pace = kill_check.time_of(command("((step > 9))"), workdir, tmp_path / "log")
     assert pace.first > 0 and pace.interval > 0
     with pytest.raises(UserError, match="checkpoint_every"):
         kill_check.time_of(["true"], Workdir(tmp_path / "other"), tmp_path / "log")
