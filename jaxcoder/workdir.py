@@ -44,6 +44,7 @@ class Workdir:
       checkpoints: `checkpoints/`.
       train_metrics: `train_metrics.jsonl`.
       tensorboard: `tensorboard/`.
+      profile: `profile/`, traces of steps.
       encoder: `encoder/`, what pretraining makes.
       threshold: `threshold.json`, tuned on the validation split, and for which checkpoint.
       lexicon: `lexicon.npz`, where the config fuses network and lexicon.
@@ -65,6 +66,7 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.train_metrics = self.path / "train_metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self.encoder = self.path / "encoder"
         self.threshold = self.path / "threshold.json"
         self.lexicon = self.path / "lexicon.npz"

@@ -31,7 +31,7 @@ ORDER = (
     *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
     *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
-    *("contact_lines", "predict", "train_log", "train", "pretrain"),
+    *("contact_lines", "predict", "train_log", "profile", "train", "pretrain"),
     *("export", "bench", "cli"),
 )
 

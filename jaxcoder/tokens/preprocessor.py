@@ -9,7 +9,7 @@ import numpy as np
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact
 from jaxcoder.tokens import evidence, labels
-from jaxcoder.tokens.data import Listed, pack_characters
+from jaxcoder.tokens.data import pack_characters
 from jaxcoder.tokens.documents import Document, DocumentEncoder
 from jaxcoder.tokens.lexicon import Lexicon, SilverOptions
 from jaxcoder.tokens.report import SplitReport
@@ -127,7 +127,7 @@ def _record(
 ) -> dict[str, Any]:
     contact_id, patient_id, specialty = names
     record = {
-        "tokens": document.tokens.view(Listed),
+        "tokens": document.tokens,
         "labels": gold.labels,
         "roles": gold.roles,
         "missing": np.int32(len(gold.missing)),

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder as records_builder
@@ -146,9 +147,17 @@ def test_sizes_are_known_without_reading_records(built):
         assert built.sizes(split).tolist() == [list(size) for size in sizes]
         assert built.lengths(split).dtype == np.int32
     slim = built.batch_source("train")[3]
-    assert "offsets" not in slim and np.array_equal(
-        slim["tokens"], built.split("train")[3]["tokens"]
-    )
+    assert slim.keys() == {"tokens", "labels", "missing", "evidence"}
+    assert all(np.array_equal(slim[key], built.split("train")[3][key]) for key in slim)
+
+
+def test_plain_tfds_reads_the_same(built):
+    source = tfds.builder_from_directory(built.path).as_data_source("train")
+    for plain, record in zip(source, built.split("train"), strict=True):
+        for key in ("tokens", "labels", "roles", "evidence"):
+            assert plain[key].dtype == record[key].dtype
+            assert np.array_equal(plain[key], record[key])
+        assert plain["contact_id"].decode() == record["contact_id"]
 
 
 def test_the_report_has_numbers_and_no_text(built, splits):
