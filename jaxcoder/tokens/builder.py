@@ -62,6 +62,8 @@ class TokensOptions:
       mini: mini-documents.
       mini_tokens: length that mini-documents are filled up to with pairs, so that one bucket holds
         them (see `mini.Filled`); 0 leaves as many pairs in each as `mini` says.
+      train_share: of the training patients, in (0, 1], for a learning curve: the others are not
+        there, neither as records nor for label space, tokenizer and lexicons.
     """
 
     serialise: SerialiseOptions = SerialiseOptions()
@@ -71,6 +73,7 @@ class TokensOptions:
     silver: SilverOptions = SilverOptions()
     mini: MiniOptions = MiniOptions()
     mini_tokens: int = 128
+    train_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.mini_tokens and not 16 <= self.mini_tokens <= self.serialise.max_tokens:
@@ -78,6 +81,8 @@ class TokensOptions:
                 f"mini_tokens = {self.mini_tokens}: expected 0, or 16 to "
                 f"serialise.max_tokens = {self.serialise.max_tokens}"
             )
+        if not 0 < self.train_share <= 1:
+            raise ValueError(f"train_share = {self.train_share}: expected a share in (0, 1]")
 
 
 def build(
@@ -107,7 +112,9 @@ def build(
     if (path / REPORT).exists() and not rebuild:
         say(f"Reusing token records {path}")
         return TokenData(path)
-    TokensBuild(contacts, options).write(path, decisive, epath.Path(data_dir), runner)
+    TokensBuild(contacts.taking(options.train_share), options).write(
+        path, decisive, epath.Path(data_dir), runner
+    )
     return TokenData(path)
 
 
@@ -210,7 +217,11 @@ class TokensBuild:
             }
 
         records = _Records(
-            self.preprocessor, self.contacts.path, self.minis, self._mini_provenance()
+            self.preprocessor,
+            self.contacts.path,
+            self.options.train_share,
+            self.minis,
+            self._mini_provenance(),
         )
         writer.write(path, features, parts, records, finish, REPORT, runner)
 
@@ -258,12 +269,14 @@ class _Records:
     Attributes:
       preprocessor: makes them.
       contacts: folder of the contact records.
+      train_share: of the training patients.
       minis: the mini-documents.
       mini_provenance: of their spans.
     """
 
     preprocessor: Preprocessor
     contacts: epath.Path
+    train_share: float
     minis: Filled
     mini_provenance: int
 
@@ -278,7 +291,7 @@ class _Records:
                     name, fragment.spans, self.mini_provenance, document, report
                 )
         else:
-            contacts = open_contacts(self.contacts).split(split)
+            contacts = open_contacts(self.contacts).taking(self.train_share).split(split)
             yield from self.preprocessor.records(
                 contacts, report, silver=split == "train", start=start, stop=stop
             )

@@ -128,7 +128,7 @@ class TokenData:
                 f"{self.contacts_path}: holds other contacts than those that {self.path} was made "
                 f"from; {self._remedy}"
             )
-        return contacts
+        return contacts.taking(self.report["identity"]["options"]["train_share"])
 
     def split(self, name: str) -> Sequence[Record]:
         """Random access to the records of a split, in the order of the contacts.
