@@ -36,6 +36,7 @@ FULL = Contact(
     specialty="øre-næse-hals",
     age=57.3,
     sex="F",
+    kind="ambulatory",
     notes=(Note("line\nline 🙂 \r\n\x00", "progress", "2020-01-01T10:00:00"), Note("")),
     medications=(Medication("A01BC02", "name", "5 mg", "oral", ""),),
     labs=(Lab("2345-7", "glucose", "> 30", "mmol/L", 3.5, 6.1, "H", ""), Lab(low=-0.1, high=1e-9)),
@@ -81,7 +82,7 @@ def test_contacts_come_back_bit_for_bit_and_in_order(tmp_path):
     contacts = [FULL, Contact("2", "p"), *some(300)]
     data = builder.build(Memory({"train": contacts, "test": some(3, 500)}), tmp_path)
     assert data.name == "memory"
-    assert data.path == tmp_path / "contact_records/memory/1.3.0"
+    assert data.path == tmp_path / "contact_records/memory/1.4.0"
     assert data.splits == ("train", "test")  # validation has no contacts
     assert list(data.split("train")) == contacts
     train = builder.open_contacts(tmp_path, "memory").split("train")
