@@ -88,8 +88,8 @@ class Contact:
     """One hospital encounter of one patient: the unit that is coded.
 
     Everything but the ids may be empty. `start` and `end` are ISO 8601; `age` is in years, None
-    when unknown; `sex` is `F`, `M` or `U`; `kind` is that of the contact in the source's words, such
-    as `inpatient` or `EW EMER.`. Notes, medications and labs stand in time order.
+    when unknown; `sex` is `F`, `M` or `U`; `kind` is in the source's words, such as `inpatient`.
+    Notes, medications and labs stand in time order.
     """
 
     contact_id: str
