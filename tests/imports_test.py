@@ -30,9 +30,18 @@ ORDER = (
     *("models", "packed_batches", "weight_names", "weights", "architectures", "pretrained"),
     *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
-    *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
+    *(
+        "metrics",
+        "outcomes",
+        "parquet_rows",
+        "predictions",
+        "baseline",
+        "scorer",
+        "evaluation_files",
+        "evaluate",
+    ),
     *("contact_lines", "predict", "train_log", "profile", "train", "pretrain"),
-    *("export", "bench", "cli"),
+    *("report", "export", "bench", "cli"),
 )
 
 # What may stand on a bare accelerator image, and what such an image has.
@@ -50,6 +59,8 @@ _TORCH = (
 OPTIONAL = {
     "adbc_driver_postgresql": (("records.sources.database",), "postgres"),
     "apache_beam": (("records.runner",), "beam"),
+    "jinja2": (("report.page",), "report"),
+    "matplotlib": (("report.figures",), "report"),
     "onnxruntime": (("export.onnx", "bench.export"), "onnx"),
     "torch": (
         ("bench.parity", "bench.export", "bench.torch_step", *map("export.{}".format, _TORCH)),
@@ -146,6 +157,8 @@ def test_libraries_stay_where_they_belong(name):
         ("jaxcoder.records.__main__", ("jax", "tensorflow")),
         ("jaxcoder.records.sources.database", ("adbc_driver_postgresql",)),
         ("jaxcoder.tokens.__main__", ("jax", "tensorflow")),
+        ("jaxcoder.report.__main__", ("jax", "matplotlib", "jinja2")),
+        ("jaxcoder.report.sections", ("jax",)),
         ("jaxcoder.train", ("tensorflow", "torch", "transformers")),
     ],
 )
