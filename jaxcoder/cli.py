@@ -25,10 +25,11 @@ COMMANDS = {
     "train": Command("jaxcoder.train", "train a coder; builds the records that are missing"),
     "evaluate": Command("jaxcoder.evaluate", "score a trained coder on a split"),
     "predict": Command("jaxcoder.predict", "code new contacts, from JSONL or from one text"),
+    "report": Command("jaxcoder.report.__main__", "a page with scores, figures and tables of a coder"),
     "export": Command("jaxcoder.export.__main__", "a coder for PyTorch, ONNX or StableHLO"),
     "bench": Command("jaxcoder.bench.__main__", "measure speed and memory of a part"),
 }
-PLANNED = ("report", "audit", "review", "serve")
+PLANNED = ("audit", "review", "serve")
 
 _HELP = """\
 jaxcoder {version}: from clinical notes, medications and laboratory results to ICD codes.

@@ -1,0 +1,118 @@
+"""Two runs on the same contacts: how much they differ, and how sure that is."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxcoder.errors import UserError
+from jaxcoder.metrics import bootstrap, groups
+from jaxcoder.report.inputs import Evaluation
+
+_LEAST = 2
+"""Patients of a group that is compared; one patient has no interval."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A measure of this run and of the other.
+
+    Attributes:
+      name: of the measure, or of the group.
+      this: in [0, 1].
+      other: in [0, 1].
+      difference: this less other.
+      low: of its 95 % interval, over patients; NaN where it does not exist.
+      high: likewise.
+    """
+
+    name: str
+    this: float
+    other: float
+    difference: float
+    low: float
+    high: float
+
+
+def compare(this: Evaluation, other: Evaluation) -> tuple[list[Difference], list[Difference]]:
+    """Compares two evaluations of the same contacts, by a paired bootstrap over patients.
+
+    Args:
+      this: the one.
+      other: the other.
+
+    Returns:
+      The differences by measure, and those of micro-F1 by specialty, those of most contacts first.
+
+    Raises:
+      UserError: their label spaces, contacts or gold codes differ, or contacts.parquet is missing.
+    """
+    theirs, mine = (each.details.get("label_space") for each in (other, this))
+    if theirs != mine:
+        raise UserError(
+            f"--compare {other.folder}: label space {theirs}, but {this.folder} has {mine}; "
+            "compare runs that were trained on the same codes"
+        )
+    one, two = _aligned(this, other)
+    _, patient_N = np.unique(one["patient_id"].astype(str), return_inverse=True)
+    ours, others = groups.ratios(one), groups.ratios(two)
+    everybody = np.arange(len(patient_N))
+    measures = _differences(list(ours), ours, others, patient_N, everybody)
+    names, place_N, counts = np.unique(
+        [str(name) or groups.UNKNOWN for name in one["specialty"]],
+        return_inverse=True,
+        return_counts=True,
+    )
+    specialties = []
+    for number in np.argsort(-counts, kind="stable"):
+        mine_N = np.flatnonzero(place_N == number)
+        if len(np.unique(patient_N[mine_N])) < _LEAST:
+            continue
+        (found,) = _differences(["micro_f1"], ours, others, patient_N, mine_N)
+        specialties.append(dataclasses.replace(found, name=str(names[number])))
+    return measures, specialties
+
+
+def _aligned(
+    this: Evaluation, other: Evaluation
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The contacts of both in the same order: batches of other lengths change it."""
+    both = []
+    for each in (this, other):
+        if not each.contacts:
+            raise UserError(f"{each.folder}: has no contacts.parquet; {each.remedy}")
+        order = np.argsort(each.contacts["contact_id"].astype(str), kind="stable")
+        both.append({name: values[order] for name, values in each.contacts.items()})
+    one, two = both
+    for name, what in (("contact_id", "contacts"), ("gold", "gold codes")):
+        if not np.array_equal(one[name], two[name]):
+            raise UserError(
+                f"--compare {other.folder}: other {what} than {this.folder} "
+                f"({len(two[name]):,} and {len(one[name]):,} contacts); evaluate both runs on the "
+                "same split of the same records"
+            )
+    return one, two
+
+
+def _differences(
+    names: Sequence[str],
+    ours: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    others: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    patient_N: np.ndarray,
+    mine_N: np.ndarray,
+) -> list[Difference]:
+    one, two = (
+        tuple(np.stack([ratios[name][part][mine_N] for name in names], 1) for part in (0, 1))
+        for ratios in (ours, others)
+    )
+    difference, low, high = bootstrap.paired(patient_N[mine_N], one, two)  # type: ignore[arg-type]
+    first, second = (
+        (numerators.sum(0) / np.maximum(denominators.sum(0), 1)).tolist()
+        for numerators, denominators in (one, two)
+    )
+    return [
+        Difference(*row)
+        for row in zip(
+            names, first, second, difference.tolist(), low.tolist(), high.tolist(), strict=True
+        )
+    ]
