@@ -51,11 +51,13 @@ class SplitFacts:
       missing: number of contacts by gold code outside the label space.
       specialties: the names that occur, sorted; `unknown` where a contact has none.
       specialty: int32 [N], index into `specialties` by record number.
+      labels: int32, those that occur, ascending.
     """
 
     missing: Mapping[str, int]
     specialties: tuple[str, ...]
     specialty: np.ndarray
+    labels: np.ndarray
 
 
 def read_facts(records: Iterable[Mapping[str, Any]]) -> SplitFacts:
@@ -66,12 +68,19 @@ def read_facts(records: Iterable[Mapping[str, Any]]) -> SplitFacts:
     """
     missing: collections.Counter[str] = collections.Counter()
     names: list[str] = []
+    labels: set[int] = set()
     for record in records:
+        labels.update(record["labels"].tolist())
         missing.update(record["missing_codes"])
         names.append(record["specialty"] or "unknown")
     specialties = tuple(sorted(set(names))) or ("unknown",)
     index = {name: number for number, name in enumerate(specialties)}
-    return SplitFacts(dict(missing), specialties, np.array([index[n] for n in names], np.int32))
+    return SplitFacts(
+        dict(missing),
+        specialties,
+        np.array([index[name] for name in names], np.int32),
+        np.array(sorted(labels), np.int32),
+    )
 
 
 def evaluate(
@@ -104,7 +113,9 @@ def evaluate(
     """
     edges = grid.threshold_grid(len(label_space), threshold)
     groups = len(facts.specialties)
-    accumulator = statistics.Accumulator(edges, len(label_space), groups, rows)
+    occurring = np.zeros(len(label_space), bool)
+    occurring[facts.labels] = True
+    accumulator = statistics.Accumulator(edges, len(label_space), groups, rows, occurring=occurring)
     waiting: collections.deque[jax.Array] = collections.deque()
     for batch in batches:
         probabilities_BxL, loss_B = score(batch)

@@ -1,4 +1,4 @@
-"""The files of an evaluation: `eval/<split>/metrics.json details.json groups.csv codes.csv`."""
+"""The files of an evaluation: metrics.json details.json groups.csv codes.csv reliability.csv."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ def save(folder: epath.PathLike, summary: Summary, details: Mapping[str, Any]) -
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "groups.csv", summary.groups)
     _write_csv(folder / "codes.csv", summary.codes)
+    _write_csv(folder / "reliability.csv", summary.reliability)
     write_json(folder / "details.json", {**summary.details, **details})
     write_json(folder / "metrics.json", summary.metrics)
 

@@ -55,29 +55,45 @@ class Case:
             yield batch
 
     def totals(
-        self, rows: NamedSharding, batch: int = 8, threshold: float | None = None
+        self,
+        rows: NamedSharding,
+        batch: int = 8,
+        threshold: float | None = None,
+        decision: np.ndarray | None = None,
     ) -> statistics.Totals:
         labels = self.gold_NxL.shape[1]
         edges = grid.threshold_grid(labels, threshold)
         accumulator = statistics.Accumulator(
-            edges, labels, int(self.group_N.max(initial=0)) + 1, rows
+            edges,
+            labels,
+            int(self.group_N.max(initial=0)) + 1,
+            rows,
+            decision=decision,
+            occurring=self.gold_NxL.any(0),
         )
         for arrays in self.batches(batch):
             accumulator.update(*sharding.put_batch(arrays, rows).values())
         return accumulator.totals()
 
     def summary(
-        self, rows: NamedSharding, batch: int = 8, threshold: float | None = None
+        self,
+        rows: NamedSharding,
+        batch: int = 8,
+        threshold: float | None = None,
+        decision: np.ndarray | None = None,
+        comparable_threshold: float | None = None,
     ) -> summary.Summary:
         labels = self.gold_NxL.shape[1]
         counts = self.missing_NxM.sum(0)
         return summary.summarise(
-            self.totals(rows, batch, threshold),
+            self.totals(rows, batch, threshold, decision),
             codes=[f"A{label:02}" for label in range(labels)],
             descriptions=[f"disease {label}" for label in range(labels)],
             missing={f"Z{number:02}": int(count) for number, count in enumerate(counts) if count},
             groups=[f"ward {number}" for number in range(int(self.group_N.max(initial=0)) + 1)],
             threshold=threshold,
+            decided=decision is not None,
+            comparable_threshold=comparable_threshold,
         )
 
 
