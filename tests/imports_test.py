@@ -37,7 +37,7 @@ ORDER = (
 
 # What may stand on a bare accelerator image, and what such an image has.
 BARE_PARTS = ("sharding", "models", "losses", "objectives", "optim", "steps", "metrics")
-BARE = {"jax", "flax", "optax", "numpy"}
+BARE = {"jax", "flax", "optax", "numpy", "scipy"}  # jax brings scipy
 
 _TORCH = (
     "encoder",
