@@ -21,6 +21,18 @@ from jaxcoder.metrics import grid, ranking
 from jaxcoder.metrics.statistics import Totals
 
 
+def comparable_threshold(totals: Totals) -> float:
+    """Tunes the threshold as the study does.
+
+    Args:
+      totals: the statistics, of the validation split as a rule.
+    """
+    sums = totals.documents
+    tried = np.array([grid.place(totals.edges, each) for each in grid.COMPARABLE])
+    f1 = grid.f1(sums.hits[tried], sums.predicted[tried], int(sums.counts[2]))
+    return grid.shown(totals.edges[tried[np.argmax(f1)]])
+
+
 def comparable(totals: Totals, absent: int, threshold: float | None) -> dict[str, float | int]:
     """Computes the metrics of the study from the statistics of a split.
 
@@ -36,20 +48,17 @@ def comparable(totals: Totals, absent: int, threshold: float | None) -> dict[str
       ValueError: the threshold is not one that was counted at.
     """
     sums = totals.documents
-    _, contacts, gold, _ = (int(x) for x in sums.counts.sum(0))
+    _, contacts, gold, _ = (int(x) for x in sums.counts)
     if threshold is None:
-        tried = np.array([grid.place(totals.edges, each) for each in grid.COMPARABLE])
-        f1 = grid.f1(sums.hits.sum(0)[tried], sums.predicted.sum(0)[tried], gold)
-        at = int(tried[np.argmax(f1)])
-    else:
-        at = grid.place(totals.edges, threshold)
+        threshold = comparable_threshold(totals)
+    at = grid.place(totals.edges, threshold)
     occurring = totals.occurring
     support_L = totals.positive[occurring].sum(-1, dtype=np.int64)
     hits_L = totals.positive[occurring, at + 1 :].sum(-1, dtype=np.int64)
     coded = totals.seen[occurring, at + 1 :] - totals.seen_uncoded[occurring, at + 1 :]
     predicted_L = coded.sum(-1, dtype=np.int64)
     hits, predicted, codes = hits_L.sum(), predicted_L.sum(), max(len(hits_L) + absent, 1)
-    ranked = sums.measures_occurring.sum(0) / max(contacts, 1)
+    ranked = sums.measures_occurring / max(contacts, 1)
     values = {
         "micro_f1": grid.f1(hits, predicted, gold),
         "micro_precision": hits / max(predicted, 1),
@@ -58,10 +67,10 @@ def comparable(totals: Totals, absent: int, threshold: float | None) -> dict[str
         "macro_precision": (hits_L / np.maximum(predicted_L, 1)).sum() / codes,
         "macro_recall": (hits_L / np.maximum(support_L, 1)).sum() / codes,
         **dict(zip(ranking.MEASURES, ranked, strict=True)),
-        "exact_match": sums.exact_occurring.sum(0)[at] / max(contacts, 1),
+        "exact_match": sums.exact_occurring[at] / max(contacts, 1),
     }
     return {name: float(value) for name, value in values.items()} | {
-        "threshold": grid.shown(totals.edges[at]),
+        "threshold": threshold,
         "num_contacts": contacts,
         "num_codes": len(hits_L) + absent,
     }

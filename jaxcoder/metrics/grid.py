@@ -41,7 +41,11 @@ def threshold_grid(num_labels: int, threshold: float | None = None) -> np.ndarra
 
 
 def place(edges_E: np.ndarray, threshold: float) -> int:
-    """Returns the index of a threshold in the grid.
+    """Returns the index of a threshold in a grid.
+
+    Args:
+      edges_E: float32 [E], from `threshold_grid`.
+      threshold: in [0, 1].
 
     Raises:
       ValueError: it is not one that was counted at.

@@ -1,8 +1,9 @@
 """Sufficient statistics of all metrics, gathered on the devices batch by batch.
 
 Axes beside the usual ones: E thresholds of the grid; C = E + 1 bins between them, bin c holding
-what exceeds exactly c thresholds; G groups of documents (specialties); S shards of a batch's rows,
-each with its own counts until the end.
+what exceeds exactly c thresholds; D = E + 1 rules: each threshold, and last the decision, which may
+differ by label or by group; G groups of documents (specialties); S shards of a batch's rows, each
+with its own counts until the end.
 """
 
 import dataclasses
@@ -39,20 +40,23 @@ class LabelCounts:
 
 @flax.struct.dataclass
 class DocumentSums:
-    """Sums over documents, by group; D = E + 1 rules: each threshold, and last the decision.
+    """Sums over documents.
 
     Attributes:
-      hits: int32 [S, G, D], predictions that are gold.
-      predicted: int32 [S, G, D], predictions.
-      exact: int32 [S, G, D], documents whose predicted set is their gold set.
-      jaccard: float32 [S, G, D].
-      exact_occurring: int32 [S, G, E], documents with gold codes whose predicted set is their gold
+      hits: int32 [S, D], predictions that are gold.
+      predicted: int32 [S, D], predictions.
+      exact: int32 [S, D], documents whose predicted set is their gold set.
+      jaccard: float32 [S, D].
+      exact_occurring: int32 [S, E], documents with gold codes whose predicted set is their gold
         set, where only labels that occur in the split are predicted.
-      counts: int32 [S, G, 4]: documents, documents with gold codes, gold codes, gold codes outside
-      the label space.
-      measures: float32 [S, G, 9]: those of `ranking.MEASURES`, and the loss.
-      measures_occurring: float32 [S, G, 8]: those of `ranking.MEASURES` among labels that occur in
+      counts: int32 [S, 4]: documents, documents with gold codes, gold codes, gold codes outside
+        the label space.
+      measures: float32 [S, 9]: those of `ranking.MEASURES`, and the loss.
+      measures_occurring: float32 [S, 8]: those of `ranking.MEASURES` among labels that occur in
         the split.
+      group_hits: int32 [S, G, E], as `hits`, by group.
+      group_predicted: int32 [S, G, E], likewise.
+      group_gold: int32 [S, G], gold codes.
     """
 
     hits: jax.Array
@@ -63,6 +67,44 @@ class DocumentSums:
     counts: jax.Array
     measures: jax.Array
     measures_occurring: jax.Array
+    group_hits: jax.Array
+    group_predicted: jax.Array
+    group_gold: jax.Array
+
+
+@flax.struct.dataclass
+class Outcomes:
+    """What became of each document of a batch by the decision; meaningless on padding rows.
+
+    Attributes:
+      counts: int32 [B, 4], see `OUTCOME_COUNTS`.
+      measures: float32 [B, 10], see `OUTCOME_MEASURES`.
+    """
+
+    counts: jax.Array
+    measures: jax.Array
+
+
+OUTCOME_COUNTS = ("gold", "gold_outside", "predicted", "hits")
+"""Gold codes, those of them outside the label space, predicted codes, predictions that are gold."""
+OUTCOME_MEASURES = (*ranking.MEASURES, "loss", "confidence")
+"""Measures of a document. `confidence` is the log of the probability that its predicted set is
+exactly its gold set in the label space, if labels were independent."""
+
+
+def _confidence(probabilities_BxL: jax.Array, assigned_BxL: jax.Array) -> jax.Array:
+    """Sums log p over assigned labels and log(1 − p) over the others, float32 [B], finite."""
+    # A label of probability 1 that is not assigned, as at threshold 1, counts as the number before
+    # 1. That of an assigned one is rounded by 6e-8 at most, which is all that its log loses.
+    below_one = np.nextafter(np.float32(1), np.float32(0))
+    return jnp.sum(
+        jnp.where(
+            assigned_BxL,
+            jnp.log(probabilities_BxL),
+            jnp.log1p(-jnp.minimum(probabilities_BxL, below_one)),
+        ),
+        axis=1,
+    )
 
 
 def _above(bins_BxL: jax.Array, weight_L: jax.Array, edges: int) -> jax.Array:
@@ -98,7 +140,7 @@ def _update(
     edges_E: jax.Array,
     decision: jax.Array,
     occurring_L: jax.Array,
-) -> tuple[LabelCounts, DocumentSums]:
+) -> tuple[LabelCounts, DocumentSums, Outcomes]:
     """Adds a batch, or a shard of one, to statistics whose shard axis has length 1."""
     num_labels, edges = probabilities_BxL.shape[1], edges_E.shape[0]
     # How many thresholds a probability exceeds, strictly.
@@ -132,8 +174,8 @@ def _update(
     above_BxKxE = valid_BxK[..., None] & (gold_bins_BxK[..., None] > jnp.arange(edges)[None, None])
     above_BxE = jnp.sum(above_BxKxE, axis=1, dtype=jnp.int32)
     occurring_BxE = _above(bins_BxL, occurring_L.astype(jnp.int32), edges)
-    decided_Bx1 = (jnp.sum(x, axis=1, dtype=jnp.int32)[:, None] for x in (hit_BxK, assigned_BxL))
-    each_BxE = (above_BxE, _above(bins_BxL, jnp.ones_like(occurring_L, jnp.int32), edges))
+    decided_Bx1 = [jnp.sum(x, axis=1, dtype=jnp.int32)[:, None] for x in (hit_BxK, assigned_BxL)]
+    each_BxE = above_BxE, _above(bins_BxL, jnp.ones_like(occurring_L, jnp.int32), edges)
     hits_BxD, predicted_BxD = (
         jnp.concatenate(pair, axis=1) for pair in zip(each_BxE, decided_Bx1, strict=True)
     )
@@ -144,6 +186,7 @@ def _update(
 
     ranks_BxK = ranking.gold_ranks(probabilities_BxL, labels_BxK)
     measures = ranking.ranking_measures(ranks_BxK, valid_BxK, gold_B)
+    measures_BxR = jnp.stack([*measures.values(), loss_B], axis=-1)
     among_BxL = jnp.where(occurring_L[None], probabilities_BxL, -1.0)
     ranks_BxK = ranking.gold_ranks(among_BxL, labels_BxK)
     occurring = ranking.ranking_measures(ranks_BxK, valid_BxK, gold_B)
@@ -153,23 +196,40 @@ def _update(
 
     def add(total: jax.Array, value: jax.Array) -> jax.Array:
         value = jnp.where(mask_B[:, None], value, 0)
-        return total.at[0, group_B].add(value.astype(total.dtype))
+        return total.at[0].add(jnp.sum(value, axis=0, dtype=total.dtype))
+
+    def add_by_group(total: jax.Array, value: jax.Array) -> jax.Array:
+        if not total.shape[1]:
+            return total
+        return total.at[0, group_B].add(jnp.where(mask_B[:, None], value, 0))
 
     state = documents_state
-    return labels_state, DocumentSums(
+    documents_state = DocumentSums(
         hits=add(state.hits, hits_BxD),
         predicted=add(state.predicted, predicted_BxD),
         exact=add(state.exact, union_BxD == hits_BxD),
         jaccard=add(state.jaccard, jaccard_BxD),
         exact_occurring=add(state.exact_occurring, only_gold_BxE & (gold_B > 0)[:, None]),
         counts=add(state.counts, counts_Bx4),
-        measures=add(state.measures, jnp.stack([*measures.values(), loss_B], axis=-1)),
+        measures=add(state.measures, measures_BxR),
         measures_occurring=add(state.measures_occurring, jnp.stack([*occurring.values()], axis=-1)),
+        group_hits=add_by_group(state.group_hits, each_BxE[0]),
+        group_predicted=add_by_group(state.group_predicted, each_BxE[1]),
+        group_gold=add_by_group(state.group_gold[..., None], gold_B[:, None])[..., 0],
     )
+    counts = (gold_B, missing_B, predicted_BxD[:, -1], hits_BxD[:, -1])
+    confidence_B = _confidence(probabilities_BxL, assigned_BxL)
+    outcomes = Outcomes(
+        jnp.stack(counts, axis=-1),
+        jnp.concatenate([measures_BxR, confidence_B[:, None]], axis=1),
+    )
+    return labels_state, documents_state, outcomes
 
 
 @functools.cache
-def _sharded_update(rows: NamedSharding) -> Callable[..., tuple[LabelCounts, DocumentSums]]:
+def _sharded_update(
+    rows: NamedSharding,
+) -> Callable[..., tuple[LabelCounts, DocumentSums, Outcomes]]:
     """Returns `_update` jitted so that every shard counts its own rows, without communication."""
     whole = PartitionSpec()
     sharded = jax.shard_map(
@@ -203,7 +263,7 @@ class Totals:
       assigned: [L].
       hits: [L].
       occurring: bool [L], labels that occur in the split.
-      documents: a `DocumentSums` of NumPy arrays, [G, ...].
+      documents: a `DocumentSums` of NumPy arrays.
     """
 
     edges: np.ndarray
@@ -223,17 +283,21 @@ def _zero_labels(shards: int, labels: int, edges: int) -> LabelCounts:
 
 
 def _zero_documents(shards: int, groups: int, edges: int) -> DocumentSums:
-    counts = jnp.zeros((shards, groups, edges + 1), jnp.int32)
-    measures = jnp.zeros((shards, groups, len(ranking.MEASURES) + 1), jnp.float32)
+    counts = jnp.zeros((shards, edges + 1), jnp.int32)
+    measures = jnp.zeros((shards, len(ranking.MEASURES) + 1), jnp.float32)
+    grouped = jnp.zeros((shards, groups, edges), jnp.int32)
     return DocumentSums(
         hits=counts,
         predicted=counts,
         exact=counts,
         jaccard=counts.astype(jnp.float32),
         exact_occurring=counts[..., 1:],
-        counts=jnp.zeros((shards, groups, 4), jnp.int32),
+        counts=jnp.zeros((shards, 4), jnp.int32),
         measures=measures,
         measures_occurring=measures[..., 1:],
+        group_hits=grouped,
+        group_predicted=grouped,
+        group_gold=grouped[..., 0],
     )
 
 
@@ -254,22 +318,22 @@ class Accumulator:
         self,
         edges: np.ndarray,
         num_labels: int,
-        num_groups: int,
         rows: NamedSharding,
         *,
         decision: np.ndarray | None = None,
         occurring: np.ndarray | None = None,
+        groups: int = 0,
     ) -> None:
         """Starts at zero.
 
         Args:
           edges: float32 [E] ascending, from `grid.threshold_grid`.
           num_labels: L.
-          num_groups: G, at least 1.
           rows: sharding of the rows of a batch, as from `sharding.batch_sharding`.
           decision: float32, the threshold that a label's probability has to exceed to be assigned:
             [1, L] by label, [G, 1] by group, [1, 1] for all; None is 0.5.
           occurring: bool [L], labels that occur in the split; None is all of them.
+          groups: G, by which predictions are counted too.
         """
         axes = rows.spec[0] if len(rows.spec) else None
         names = (axes,) if isinstance(axes, str) else tuple(axes or ())
@@ -281,7 +345,7 @@ class Accumulator:
         self._whole = jax.device_put((edges, decision, occurring), everywhere)
         self._edges, self._occurring = edges, occurring
         zero_labels = _zeros(_zero_labels, (shards, num_labels, len(edges)), self._rows)
-        self._zero_documents = _zeros(_zero_documents, (shards, num_groups, len(edges)), self._rows)
+        self._zero_documents = _zeros(_zero_documents, (shards, groups, len(edges)), self._rows)
         self._labels_state, self._documents_state = zero_labels(), self._zero_documents()
         self._documents = 0
         self._sums: DocumentSums | None = None
@@ -294,7 +358,7 @@ class Accumulator:
         missing_B: jax.Array,
         mask_B: jax.Array,
         group_B: jax.Array,
-    ) -> None:
+    ) -> Outcomes:
         """Adds a batch of global arrays, all with their rows split alike.
 
         Args:
@@ -303,7 +367,10 @@ class Accumulator:
           labels_BxK: int32, the gold labels, each once, −1 for padding.
           missing_B: int32, gold codes outside the label space.
           mask_B: bool, false on padding rows.
-          group_B: int32 in [0, G).
+          group_B: int32 in [0, G); without meaning where there are no groups.
+
+        Returns:
+          What became of each of its documents.
         """
         batch, num_labels = probabilities_BxL.shape
         if (
@@ -312,7 +379,7 @@ class Accumulator:
         ):
             self._flush()
         self._documents += batch
-        self._labels_state, self._documents_state = _sharded_update(self._rows)(
+        self._labels_state, self._documents_state, outcomes = _sharded_update(self._rows)(
             self._labels_state,
             self._documents_state,
             probabilities_BxL,
@@ -323,6 +390,7 @@ class Accumulator:
             group_B,
             *self._whole,
         )
+        return outcomes
 
     def _flush(self) -> DocumentSums:
         read = jax.device_get(_over_shards(self._rows)(self._documents_state))

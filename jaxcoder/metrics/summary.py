@@ -36,8 +36,6 @@ class Summary:
       codes: a row for each code that the model predicts or that the split holds: code, description,
         support, tp, fp, fn, precision, recall, f1, auc (NaN where it does not exist); codes outside
         the label space come last.
-      groups: a row for each group: specialty, contacts, codes, micro_f1, micro_precision,
-        micro_recall, recall_at_10, map, exact_match, jaccard.
       reliability: a row for each bin of probability, over all pairs of a contact and a label: low
         and high (the bin holds what exceeds low and does not exceed high), seen, positive (pairs
         that are gold). The first bin holds exactly 0, the last exactly 1.
@@ -46,7 +44,6 @@ class Summary:
     metrics: dict[str, float | int]
     details: dict[str, Any]
     codes: list[dict[str, str | float | int]]
-    groups: list[dict[str, str | float | int]]
     reliability: list[dict[str, str | float | int]]
 
 
@@ -60,7 +57,6 @@ def summarise(
     codes: Sequence[str],
     descriptions: Sequence[str],
     missing: Mapping[str, int],
-    groups: Sequence[str],
     threshold: float | None = None,
     decided: bool = False,
     comparable_threshold: float | None = None,
@@ -79,7 +75,6 @@ def summarise(
       codes: of the label space.
       descriptions: one a code.
       missing: number of contacts by gold code outside the label space.
-      groups: names of the groups.
       threshold: the one to apply, which must be in `totals.edges`; None tunes it for micro-F1.
       decided: count what the decision of the statistics assigned, by label or by group, in place
         of what exceeds the threshold.
@@ -89,8 +84,8 @@ def summarise(
       ValueError: the threshold is not one that was counted at.
     """
     sums = totals.documents
-    contacts, ranked, gold, outside = (int(x) for x in sums.counts.sum(0))
-    hits_D, predicted_D = sums.hits.sum(0), sums.predicted.sum(0)
+    contacts, ranked, gold, outside = (int(x) for x in sums.counts)
+    hits_D, predicted_D = sums.hits, sums.predicted
     if threshold is None:
         at = grid.tune(hits_D[:-1], predicted_D[:-1], gold)
         threshold = grid.shown(totals.edges[at])
@@ -108,18 +103,18 @@ def summarise(
     rows = _code_rows(codes, descriptions, support_L, tp_L, assigned_L, auc_L, missing)
     occurring = [float(row["f1"]) for row in rows if row["support"]]
 
-    means = dict(zip(ranking.MEASURES, sums.measures.sum(0)[:-1] / max(ranked, 1), strict=True))
+    means = dict(zip(ranking.MEASURES, sums.measures[:-1] / max(ranked, 1), strict=True))
     metrics: dict[str, float | int] = {
         "micro_f1": float(grid.f1(hits_D[at], predicted_D[at], gold)),
         "micro_precision": _ratio(hits_D[at], predicted_D[at]),
         "micro_recall": _ratio(hits_D[at], gold),
         "macro_f1": float(np.mean(occurring)) if occurring else 0.0,
         **{name: float(value) for name, value in means.items()},
-        "exact_match": _ratio(sums.exact.sum(0)[at], contacts),
-        "jaccard": _ratio(sums.jaccard.sum(0)[at], contacts),
+        "exact_match": _ratio(sums.exact[at], contacts),
+        "jaccard": _ratio(sums.jaccard[at], contacts),
         "auc_micro": float(np.nan_to_num(auc_micro)),
         "auc_macro": float(auc_L[exists_L].mean()) if exists_L.any() else 0.0,
-        "loss": _ratio(sums.measures.sum(0)[-1], contacts),
+        "loss": _ratio(sums.measures[-1], contacts),
         "threshold": float(threshold),
         "num_contacts": contacts,
         "num_labels": len(codes),
@@ -148,7 +143,6 @@ def summarise(
         {key: metrics[key] for key in KEYS},
         details,
         rows,
-        _group_rows(totals, at, groups),
         _reliability_rows(totals.edges, seen_C, positive_C),
     )
 
@@ -193,40 +187,6 @@ def _code_rows(
         }
         for code, description, support, tp, predicted, area in (*columns, *outside)
     ]
-
-
-def _group_rows(
-    totals: Totals, at: int, groups: Sequence[str]
-) -> list[dict[str, str | float | int]]:
-    sums = totals.documents
-    rows = []
-    for name, hits, predicted, exact, jaccard, counts, measures in zip(
-        groups,
-        sums.hits[:, at],
-        sums.predicted[:, at],
-        sums.exact[:, at],
-        sums.jaccard[:, at],
-        sums.counts,
-        sums.measures,
-        strict=True,
-    ):
-        contacts, ranked, gold, _ = (int(x) for x in counts)
-        means = dict(zip(ranking.MEASURES, measures[:-1] / max(ranked, 1), strict=True))
-        rows.append(
-            {
-                "specialty": name,
-                "contacts": contacts,
-                "codes": gold,
-                "micro_f1": float(grid.f1(hits, predicted, gold)),
-                "micro_precision": _ratio(hits, predicted),
-                "micro_recall": _ratio(hits, gold),
-                "recall_at_10": float(means["recall_at_10"]),
-                "map": float(means["map"]),
-                "exact_match": _ratio(exact, contacts),
-                "jaccard": _ratio(jaccard, contacts),
-            }
-        )
-    return rows
 
 
 def _reliability_rows(

@@ -21,7 +21,7 @@ from jaxcoder.records.schema import Contact
 from jaxcoder.records.sources import Part, Source, open_source
 
 REPORT = "records_report.json"
-_DATA_SET, _VERSION = "contact_records", "1.3.0"
+_DATA_SET, _VERSION = "contact_records", "1.4.0"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,7 @@ from jaxcoder.tokens.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
+from jaxcoder.whole_file import write_json
 
 __all__ = ["TokenData", "TokensOptions", "build", "open_built", "open_tokens"]
 
@@ -198,6 +199,8 @@ class TokensBuild:
                     report.merge(SplitReport.from_state(state))
                 with (folder / f"sizes_{split}.npy").open("wb") as file:
                     np.save(file, report.sizes, allow_pickle=False)
+                if split != MINI:
+                    write_json(folder / f"codes_{split}.json", report.code_counts())
             return {
                 "name": path.parent.name,
                 "identity": decisive,

@@ -61,19 +61,39 @@ class Case:
         threshold: float | None = None,
         decision: np.ndarray | None = None,
     ) -> statistics.Totals:
+        return self.gather(rows, batch, threshold, decision)[0]
+
+    def gather(
+        self,
+        rows: NamedSharding,
+        batch: int,
+        threshold: float | None,
+        decision: np.ndarray | None = None,
+    ) -> tuple[statistics.Totals, dict[str, np.ndarray]]:
+        """The statistics, and the outcomes of the real rows as columns."""
         labels = self.gold_NxL.shape[1]
-        edges = grid.threshold_grid(labels, threshold)
+        if decision is None and threshold is not None:
+            decision = np.full((1, 1), threshold, np.float32)
         accumulator = statistics.Accumulator(
-            edges,
+            grid.threshold_grid(labels, threshold),
             labels,
-            int(self.group_N.max(initial=0)) + 1,
             rows,
             decision=decision,
             occurring=self.gold_NxL.any(0),
+            groups=3,
         )
+        counts, measures = [], []
         for arrays in self.batches(batch):
-            accumulator.update(*sharding.put_batch(arrays, rows).values())
-        return accumulator.totals()
+            found = accumulator.update(*sharding.put_batch(arrays, rows).values())
+            counts.append(np.asarray(found.counts)[arrays["mask"]])
+            measures.append(np.asarray(found.measures)[arrays["mask"]])
+        columns: dict[str, np.ndarray] = {}
+        if counts:
+            names = statistics.OUTCOME_COUNTS
+            columns |= zip(names, np.concatenate(counts).T, strict=True)
+            names = statistics.OUTCOME_MEASURES
+            columns |= zip(names, np.concatenate(measures).T, strict=True)
+        return accumulator.totals(), columns
 
     def summary(
         self,
@@ -90,7 +110,6 @@ class Case:
             codes=[f"A{label:02}" for label in range(labels)],
             descriptions=[f"disease {label}" for label in range(labels)],
             missing={f"Z{number:02}": int(count) for number, count in enumerate(counts) if count},
-            groups=[f"ward {number}" for number in range(int(self.group_N.max(initial=0)) + 1)],
             threshold=threshold,
             decided=decision is not None,
             comparable_threshold=comparable_threshold,

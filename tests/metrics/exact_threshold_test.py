@@ -34,7 +34,7 @@ def f1_at(case, threshold):
 def find(case, rows, batch=8):
     totals = case.totals(rows, batch)
     sums = totals.documents
-    hits, predicted = sums.hits.sum(0)[:-1], sums.predicted.sum(0)[:-1]
+    hits, predicted = sums.hits[:-1], sums.predicted[:-1]
     counts = hits, predicted, int(case.gold_NxA.sum())
     gaps = open_gaps(*counts)
     scores = Scores(totals.edges, gaps)
