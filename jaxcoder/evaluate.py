@@ -3,116 +3,64 @@
     jaxcoder evaluate --workdir runs/demo --split test
     jaxcoder evaluate --workdir runs/demo --split validation --baseline lexicon
     jaxcoder evaluate --workdir runs/codiesp --split validation --baseline network
+    jaxcoder evaluate --workdir runs/demo --split test --thresholds code
 
 One threshold is tuned for micro-F1 on the validation split and applied unchanged to every other;
 before it, where the config fuses network and evidence lexicon, the weights of the two.
 WORKDIR/eval/SPLIT then holds metrics.json, details.json, groups.csv (with intervals), codes.csv,
-roles.csv, granularity.csv, contacts.parquet and predictions.parquet; those of a baseline lie in
-baseline_NAME below it. metrics.json is there only where all are of one evaluation. Runs on all
-devices, with --distributed on those of several hosts.
+roles.csv, granularity.csv, reliability.csv, contacts.parquet and predictions.parquet; those of a
+baseline lie in baseline_NAME below it, those with thresholds by code or by specialty, which
+`predict` and `export` do not use, in thresholds_NAME. metrics.json is there only where all are of
+one evaluation. Runs on all devices, with --distributed on those of several hosts.
 """
 
-import collections
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterable
 
 import jax
 from absl import flags
 from jax.sharding import NamedSharding
-from tqdm import tqdm
 
-from jaxcoder import batches as token_batches
-from jaxcoder import distributed, entry, evaluation_files, outcomes, sharding
+from jaxcoder import distributed, entry, evaluation_files, outcomes, split_pass, tuning
 from jaxcoder.errors import UserError
-from jaxcoder.metrics import grid, statistics
+from jaxcoder.metrics import thresholds
 from jaxcoder.metrics.groups import GROUPINGS, group_rows
 from jaxcoder.metrics.roles import role_rows
 from jaxcoder.metrics.summary import Summary, summarise
+from jaxcoder.metrics.thresholds import Thresholds
 from jaxcoder.predictions import PredictionWriter
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import SPLITS
 from jaxcoder.scorer import BASELINES, HostBatch, Score, Scorer, make_scorer
+from jaxcoder.split_pass import SplitCodes
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.workdir import Tuned, Workdir
-
-
-class Writer(Protocol):
-    """What takes the probabilities of each batch beside the metrics."""
-
-    def write(
-        self, index_B: jax.Array, probabilities_BxL: jax.Array, found: statistics.Outcomes
-    ) -> None:
-        """Takes a batch: numbers of records, −1 on padding rows, probabilities, and outcomes."""
-
-
-def gold_outside(data: TokenData, split: str) -> dict[str, int]:
-    """Number of contacts of a split by gold code outside the label space.
-
-    Raises:
-      UserError: no contact of the split has a code.
-    """
-    counts = data.code_counts(split)
-    if not counts:
-        raise UserError(
-            f"--split {split}: no contact of it in {data.path} has a code to score against; choose "
-            "a split with codes, or give codes to the source and build the records again"
-        )
-    known = data.label_space.index
-    return {code: count.occurrences for code, count in counts.items() if code not in known}
 
 
 def evaluate(
     score: Score,
     batches: Iterable[HostBatch],
-    missing: Mapping[str, int],
+    codes: SplitCodes,
     label_space: LabelSpace,
     rows: NamedSharding,
-    *,
-    threshold: float | None = None,
-    writer: Writer | None = None,
 ) -> Summary:
-    """Computes all metrics in one pass over a split.
-
-    Memory does not grow with the number of contacts. With several processes each gives its own rows
-    of every batch, and all get the same metrics.
+    """Computes all metrics in one pass over a split, at the threshold that is best there.
 
     Args:
       score: the coder.
-      batches: of one pass, with `labels`, `missing`, `_mask`, `index` and what `score` wants.
-      missing: number of contacts by gold code outside the label space, of the same split.
+      batches: of one pass, as of `split_pass.gather`.
+      codes: of the same split.
       label_space: what the coder predicts.
       rows: sharding of the rows of a batch.
-      threshold: probability that an assigned code exceeds, in [0, 1]; None tunes it on these very
-        batches, for micro-F1, to a resolution of at most 0.004 (0.016 with more than 8,192 labels).
-      writer: takes each batch's probabilities, and its outcomes at the threshold.
 
     Returns:
-      The metrics; the threshold is one of them.
+      The metrics; the threshold is one of them, tuned for micro-F1 to a resolution of at most
+      0.004 (0.016 with more than 8,192 labels).
     """
-    edges = grid.threshold_grid(len(label_space), threshold)
-    at = 0 if threshold is None else grid.place(edges, threshold)
-    accumulator = statistics.Accumulator(edges, len(label_space), rows, at)
-    waiting: collections.deque[jax.Array] = collections.deque()
-    for batch in batches:
-        probabilities_BxL, loss_B = score(batch)
-        gold = {key: batch[key] for key in ("labels", "missing", "_mask", "index")}
-        placed = sharding.put_batch(gold, rows)
-        found = accumulator.update(
-            probabilities_BxL, loss_B, placed["labels"], placed["missing"], placed["_mask"]
-        )
-        if writer is not None:
-            writer.write(placed["index"], probabilities_BxL, found)
-        # At most three batches on the devices: dispatch would run far ahead of a slow one.
-        waiting.append(loss_B)
-        if len(waiting) > 2:
-            waiting.popleft().block_until_ready()
     return summarise(
-        accumulator.totals(),
+        split_pass.gather(score, batches, codes, rows),
         codes=label_space.codes,
         descriptions=label_space.descriptions,
-        missing=missing,
-        threshold=threshold,
+        missing=codes.missing,
     )
 
 
@@ -131,6 +79,20 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "threshold", None, "Probability that an assigned code exceeds, instead of tuning it."
     )
+    flags.DEFINE_enum(
+        "tune",
+        "grid",
+        ["grid", "exact"],
+        "How the threshold is tuned where it has not been: at the best of several hundred, or at "
+        "the best of all, which takes one more pass over validation and replaces one of the grid.",
+    )
+    flags.DEFINE_enum(
+        "thresholds",
+        "global",
+        ["global", *thresholds.LEAST],
+        "One threshold for all, or one for each code or specialty, tuned on validation for its "
+        "F1; `predict` and `export` keep the one for all.",
+    )
     flags.DEFINE_integer("top", 15, "Codes a contact in predictions.parquet.", lower_bound=1)
     flags.DEFINE_list(
         "groups", list(GROUPINGS), f"Groupings of groups.csv, out of {', '.join(GROUPINGS)}."
@@ -145,6 +107,11 @@ def main() -> None:
     wanted = flags.FLAGS
     if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
         raise UserError(f"--threshold = {wanted.threshold}: expected a probability in [0, 1]")
+    if wanted.threshold is not None and wanted.thresholds != "global":
+        raise UserError(
+            f"--threshold {wanted.threshold}, --thresholds {wanted.thresholds}: expected one of "
+            "the two; leave the other out"
+        )
     for name in wanted.groups:
         if name not in GROUPINGS:
             raise UserError(f"--groups {name}: expected some of {', '.join(GROUPINGS)}")
@@ -161,35 +128,62 @@ def main() -> None:
         raise UserError(
             f"--split {wanted.split}: not in {data.path}; expected one of {', '.join(known)}"
         )
-    gold_outside(data, wanted.split)  # before anything takes time
+    codes = split_pass.split_codes(data, wanted.split)  # an error comes before what takes time
     coder = make_scorer(workdir, data, wanted.baseline, wanted.checkpoint)
-    threshold, source = wanted.threshold, "given"
-    if threshold is None:
-        threshold, source = coder.threshold, "tuned on validation"
-    if threshold is None:
-        tuned = _one_pass(coder, data, "validation").metrics
-        threshold = float(tuned["threshold"])
-        if lead and not wanted.baseline:
-            kept = Tuned(threshold, coder.fusion)
-            workdir.write_tuned(kept, coder.details["step"], float(tuned["micro_f1"]))
-    folder = workdir.evaluation(wanted.split, wanted.baseline)
+    by = "" if wanted.thresholds == "global" else wanted.thresholds
+    tuned, own = _tuned(
+        coder, data, workdir, by=by, exact=wanted.tune == "exact", keep=not wanted.baseline
+    )
+    threshold = tuned.threshold if wanted.threshold is None else wanted.threshold
+    wards = split_pass.specialties(data, wanted.split) if by == "specialty" else None
+    names = wards.names if wards else data.label_space.codes
+    decision = own.decision(names) if own else None
+    folder = workdir.evaluation(wanted.split, wanted.baseline, by)
     with PredictionWriter(
         folder,
         data.outcome_source(wanted.split),
         data.lengths(wanted.split),
         data.label_space,
-        threshold=threshold,
+        threshold=threshold if decision is None else decision,
+        ward=wards.of if wards else None,
         top=wanted.top,
         lead=lead,
     ) as writer:
-        summary = _one_pass(coder, data, wanted.split, threshold, writer)
+        totals = split_pass.gather(
+            coder.score_of(wanted.split),
+            split_pass.batches_of(coder, data, wanted.split),
+            codes,
+            coder.rows,
+            threshold=threshold,
+            decision=decision,
+            wards=wards,
+            writer=writer,
+        )
+        summary = summarise(
+            totals,
+            codes=data.label_space.codes,
+            descriptions=data.label_space.descriptions,
+            missing=codes.missing,
+            threshold=threshold,
+            decided=decision is not None,
+            comparable_threshold=tuned.comparable,
+        )
         if lead:
             evaluation_files.begin(folder)
     if not lead:
         return
+    source = "tuned on validation" if wanted.threshold is None else "given"
     details = {**coder.details, "threshold_from": source, "split": wanted.split}
+    details["thresholds"] = {"by": wanted.thresholds}
+    if own:
+        count = sum(name in own.own for name in names)
+        details["thresholds"] |= {
+            "own": count,
+            "default": len(names) - count,
+            "least_gold_codes_on_validation": thresholds.LEAST[by],
+        }
     details |= _ceiling(data, wanted.split, float(summary.metrics["micro_f1"]))
-    codes = evaluation_files.code_rows(
+    of_codes = evaluation_files.code_rows(
         summary.codes, data.code_counts("train"), data.code_counts(wanted.split)
     )
     groups, details["groups_absent"] = group_rows(
@@ -197,9 +191,10 @@ def main() -> None:
     )
     tables = {
         "groups": groups,
-        "codes": codes,
-        "roles": role_rows(codes),
+        "codes": of_codes,
+        "roles": role_rows(of_codes),
         "granularity": writer.granularities.rows(),
+        "reliability": summary.reliability,
     }
     evaluation_files.save(folder, summary, details, tables)
     title = f"{wanted.split} of {data.name}, {coder.name}"
@@ -207,32 +202,23 @@ def main() -> None:
     print(f"Evaluation {folder}")
 
 
-def _one_pass(
-    coder: Scorer,
-    data: TokenData,
-    split: str,
-    threshold: float | None = None,
-    writer: Writer | None = None,
-) -> Summary:
-    shows = jax.process_index() == 0 and sys.stderr.isatty()
-    bar = tqdm(total=len(data.sizes(split)), desc=split, unit="contact", disable=not shows)
-    share = sharding.share_of(coder.rows)
-
-    def batches() -> Iterator[HostBatch]:
-        for batch in token_batches.evaluation_batches(data, split, coder.batches, share):
-            yield batch
-            bar.update(int(batch["_mask"].sum()))
-
-    with bar:
-        return evaluate(
-            coder.score_of(split),
-            batches(),
-            gold_outside(data, split),
-            data.label_space,
-            coder.rows,
-            threshold=threshold,
-            writer=writer,
-        )
+def _tuned(
+    coder: Scorer, data: TokenData, workdir: Workdir, *, by: str, exact: bool, keep: bool
+) -> tuple[Tuned, Thresholds | None]:
+    """What was tuned before, or is now; process 0 keeps it for the next time."""
+    kept, step = coder.tuned, coder.details.get("step", -1)
+    if kept and kept.comparable is not None and (kept.exact or not exact):
+        own = workdir.read_thresholds(by, step, kept) if by and keep else None
+        if own is not None:
+            return kept, Thresholds(by, kept.threshold, own)
+        if not by:
+            return kept, None
+    found = tuning.tune(coder, data, exact=exact, by=by)
+    if keep and jax.process_index() == 0:
+        workdir.write_tuned(found.tuned, step, found.micro_f1)
+        if found.thresholds:
+            workdir.write_thresholds(by, found.thresholds.own, step, found.tuned)
+    return found.tuned, found.thresholds
 
 
 def _ceiling(data: TokenData, split: str, micro_f1: float) -> dict[str, float]:

@@ -33,8 +33,11 @@ SCHEMA = pa.schema(
 
 
 @jax.jit
-def _most_assigned(probabilities_BxL: jax.Array, threshold: jax.Array) -> jax.Array:
-    return jnp.max(jnp.sum(probabilities_BxL > threshold, axis=1))
+def _deepest_assigned(probabilities_BxL: jax.Array, limit: jax.Array) -> jax.Array:
+    """How many labels of a row stand as high as its least probable assigned one, at most."""
+    assigned_BxL = probabilities_BxL > limit
+    lowest_B = jnp.min(jnp.where(assigned_BxL, probabilities_BxL, 2.0), axis=1)
+    return jnp.max(jnp.sum(probabilities_BxL >= lowest_B[:, None], axis=1))
 
 
 @functools.partial(jax.jit, static_argnames="count")
@@ -43,29 +46,34 @@ def _top(probabilities_BxL: jax.Array, count: int) -> tuple[jax.Array, jax.Array
 
 
 def top_labels(
-    probabilities_BxL: jax.Array, threshold: float, top: int
+    probabilities_BxL: jax.Array, threshold: float | np.ndarray, top: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields the `top` most probable labels of each row, and every label above the threshold.
+    """Yields the `top` most probable labels of each row, and every one above its threshold.
 
     Args:
       probabilities_BxL: float32.
-      threshold: that an assigned label's probability exceeds.
+      threshold: that an assigned label's probability exceeds: one for all, or float32 [1, L] by
+        label or [B, 1] by row, the same on every process.
       top: labels a row, at least.
 
     Yields:
       For each row labels, probabilities and whether assigned, in falling order of probability; of
       equal ones the smaller label first.
     """
-    num_labels = probabilities_BxL.shape[1]
-    limit = np.float32(threshold)
-    most = int(sharding.whole(_most_assigned(probabilities_BxL, limit)))
+    batch, num_labels = probabilities_BxL.shape
+    limit = np.broadcast_to(
+        np.asarray(threshold, np.float32), np.broadcast_shapes(np.shape(threshold), (1, 1))
+    )
+    deepest = int(sharding.whole(_deepest_assigned(probabilities_BxL, limit)))
     count = max(top, 1)
-    while count < most:  # few sizes, because each compiles
+    while count < deepest:  # few sizes, because each compiles
         count *= 2
     values, labels = sharding.whole(_top(probabilities_BxL, min(count, num_labels)))
-    for value, label in zip(values, labels, strict=True):
-        kept = max(top, int((value > limit).sum()))
-        yield label[:kept], value[:kept], value[:kept] > limit
+    limit_BxL = np.broadcast_to(limit, (batch, num_labels))
+    for value, label, limit_L in zip(values, labels, limit_BxL, strict=True):
+        assigned = value > limit_L[label]
+        kept = assigned | (np.arange(len(label)) < top)
+        yield label[kept], value[kept], assigned[kept]
 
 
 class PredictionWriter:
@@ -84,7 +92,8 @@ class PredictionWriter:
         lengths: np.ndarray,
         label_space: LabelSpace,
         *,
-        threshold: float,
+        threshold: float | np.ndarray,
+        ward: np.ndarray | None = None,
         top: int,
         lead: bool = True,
     ) -> None:
@@ -95,14 +104,16 @@ class PredictionWriter:
           records: the split's records by number, as of `TokenData.outcome_source`.
           lengths: int32 [N], tokens of each record.
           label_space: what the labels are.
-          threshold: that an assigned code's probability exceeds.
+          threshold: that an assigned code's probability exceeds: one for all, or float32 [1, L] by
+            label or [G, 1] by ward.
+          ward: int32 [N], number of each record's ward; for thresholds by ward.
           top: codes a contact, beside further assigned ones.
           lead: whether this process writes; the others only give it their rows.
         """
         self._lead = lead
         self._records, self._lengths = records, lengths
         self._codes = np.array(label_space.codes, dtype=object)
-        self._threshold, self._top = threshold, top
+        self._threshold, self._ward, self._top = threshold, ward, top
         self.granularities = GranularCounts(coarsenings(label_space.granularity))
         self._exits = contextlib.ExitStack()
         if not lead:
@@ -125,7 +136,10 @@ class PredictionWriter:
           found: what became of each row.
         """
         whole = sharding.whole((index_B, found.counts, found.measures))
-        predicted = top_labels(probabilities_BxL, self._threshold, self._top)
+        limit = self._threshold
+        if self._ward is not None:  # padding rows take that of any
+            limit = np.asarray(limit)[self._ward[np.maximum(whole[0], 0)]]
+        predicted = top_labels(probabilities_BxL, limit, self._top)
         for number, counts, measures, (labels, values, assigned) in zip(
             *whole, predicted, strict=True
         ):

@@ -24,7 +24,7 @@ from jaxcoder.steps import Steps
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.trained import TrainedCoder
-from jaxcoder.workdir import Workdir
+from jaxcoder.workdir import Tuned, Workdir
 
 HostBatch = Mapping[str, np.ndarray]
 Score = Callable[[HostBatch], tuple[jax.Array, jax.Array]]
@@ -49,7 +49,7 @@ class Scorer:
       score_of: from the name of a split to the scores of its batches.
       rows: sharding of a batch.
       batches: how records are batched.
-      threshold: tuned before; None where it has yet to be.
+      tuned: on validation before; None where it has yet to be.
       details: what else there is to know of it.
       fusion: how network and lexicon are fused; None where they are not.
     """
@@ -58,7 +58,7 @@ class Scorer:
     score_of: Callable[[str], Score]
     rows: NamedSharding
     batches: token_batches.BatchOptions
-    threshold: float | None
+    tuned: Tuned | None
     details: dict[str, Any]
     fusion: Weights | None = None
 
@@ -88,7 +88,7 @@ def make_scorer(workdir: Workdir, data: TokenData, baseline: str, which: str) ->
             lambda split: model_score(coder.steps, coder.params),
             coder.steps.batch_sharding,
             coder.experiment.batches,
-            coder.tuned.threshold if coder.tuned else None,
+            coder.tuned,
             details,
         )
     options = workdir.read_experiment()
@@ -125,7 +125,7 @@ def _fused(
         lambda split: fused_score(coder, weights, scores(split)),
         coder.steps.batch_sharding,
         coder.experiment.batches,
-        coder.tuned.threshold if coder.tuned else None,
+        coder.tuned,
         details | {"fusion": dataclasses.asdict(weights)},
         weights,
     )

@@ -34,6 +34,7 @@ from jaxcoder import (
     experiment,
     profile,
     sharding,
+    split_pass,
     start,
     steps,
 )
@@ -88,7 +89,7 @@ def _train(exits: contextlib.ExitStack) -> None:
             "config.batches.max_labels and max_evidence drop %d labels and %d evidence spans",
             *(plan.slots.labels_dropped, plan.slots.evidence_dropped),
         )
-    gold_outside = evaluate.gold_outside(data, "validation")
+    codes = split_pass.split_codes(data, "validation")
 
     total_steps, warmup_steps, evaluate_every, checkpoint_every, log_every = experiment.schedule(
         options.train, per_epoch=plan.steps_per_epoch, batch=plan.contacts_per_step
@@ -198,7 +199,7 @@ def _train(exits: contextlib.ExitStack) -> None:
             summary = evaluate.evaluate(
                 model_score(jitted, jitted.evaluation_params(state)),
                 batches.evaluation_batches(data, "validation", options.batches, share),
-                gold_outside,
+                codes,
                 data.label_space,
                 jitted.batch_sharding,
             )

@@ -27,10 +27,14 @@ class Tuned:
     Attributes:
       threshold: probability that an assigned code exceeds.
       fusion: how network and lexicon are fused; None where the network stands alone.
+      comparable: the threshold of `metrics.comparable`; None where it has yet to be tuned.
+      exact: whether no threshold at all is better on validation, not only none of the grid.
     """
 
     threshold: float
     fusion: Weights | None = None
+    comparable: float | None = None
+    exact: bool = False
 
 
 class Workdir:
@@ -73,10 +77,12 @@ class Workdir:
         self.finished = self.path / "finished.json"
         self.data = self.path / "data.json"
 
-    def evaluation(self, split: str, baseline: str = "") -> epath.Path:
-        """The folder of a split's evaluation, or of a baseline's on it."""
+    def evaluation(self, split: str, baseline: str = "", by: str = "") -> epath.Path:
+        """The folder of a split's evaluation, of a baseline's, or of one with other thresholds."""
+        parts = [f"baseline_{baseline}"] if baseline else []
+        parts += [f"thresholds_{by}"] if by else []
         folder = self.path / "eval" / split
-        return folder / f"baseline_{baseline}" if baseline else folder
+        return folder / "_".join(parts) if parts else folder
 
     @property
     def begun(self) -> bool:
@@ -281,12 +287,50 @@ class Workdir:
             content = json.loads(self.threshold.read_text())
             if (content["step"], content["label_space"]) != (step, self.read_label_space().hash):
                 return None
-            tuned = {"threshold": content["threshold"], "fusion": content.get("fusion")}
+            # A file of an older version lacks what has come since.
+            kept = {field.name for field in dataclasses.fields(Tuned)} & set(content)
+            tuned = {"threshold": content["threshold"], **{key: content[key] for key in kept}}
             return build(Tuned, tuned, str(self.threshold))
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{self.threshold}: not a threshold; delete it and run `jaxcoder evaluate` again"
             ) from None
+
+    def write_thresholds(self, by: str, own: Mapping[str, float], step: int, tuned: Tuned) -> None:
+        """Keeps thresholds by code or by specialty, as `thresholds_code.json` or the like.
+
+        Args:
+          by: `code` or `specialty`.
+          own: thresholds by code or specialty; others have that of `tuned`.
+          step: of the checkpoint that they were tuned for.
+          tuned: what was tuned beside them; without it they are void.
+        """
+        content = self._belonging(step, tuned) | {"by": by, "own": dict(own)}
+        write_json(self.path / f"thresholds_{by}.json", content)
+
+    def read_thresholds(self, by: str, step: int, tuned: Tuned) -> dict[str, float] | None:
+        """What `write_thresholds` kept; None where nothing, or what belongs to something else.
+
+        Raises:
+          UserError: the file is not one of thresholds.
+        """
+        path = self.path / f"thresholds_{by}.json"
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(path.read_text())
+            belonging = json.loads(json.dumps(self._belonging(step, tuned)))
+            if any(content[key] != value for key, value in belonging.items()):
+                return None
+            return {name: float(value) for name, value in content["own"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"{path}: not thresholds; delete it and run `jaxcoder evaluate` again"
+            ) from None
+
+    def _belonging(self, step: int, tuned: Tuned) -> dict[str, Any]:
+        space = self.read_label_space().hash
+        return {"step": step, "label_space": space, "tuned": dataclasses.asdict(tuned)}
 
 
 def _tokens(config: Mapping[str, Any], data: TokenData) -> str:

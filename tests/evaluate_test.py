@@ -13,7 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score
 
-from jaxcoder import cli, evaluate, experiment, outcomes, sharding, steps, trained
+from jaxcoder import (
+    batches,
+    cli,
+    evaluate,
+    experiment,
+    outcomes,
+    sharding,
+    split_pass,
+    steps,
+    trained,
+)
 from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.fusion import Sample
@@ -363,7 +373,7 @@ def test_what_fails_midway_leaves_no_files(workdir, monkeypatch):
     assert not list(folder.iterdir())
     assert command(*arguments, "--groups", "specialty") == 0
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert "metrics.json" in before and len(before) == 8
+    assert "metrics.json" in before and len(before) == 9
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(evaluate, "summarise", fail)  # in the pass: what was there stays whole
         command(*arguments)
@@ -388,15 +398,13 @@ def test_a_second_evaluation_compiles_nothing(workdir):
         options, data.tokenizer.vocab_size, data.tokenizer.pad_id, len(data.label_space)
     )
     jitted = steps.make_steps(sharding.make_mesh(), model, options.loss, options.optim)
-    missing = evaluate.gold_outside(data, "validation")
+    codes = split_pass.split_codes(data, "validation")
 
     def once(state):
         return evaluate.evaluate(
             model_score(jitted, jitted.evaluation_params(state)),
-            evaluate.token_batches.evaluation_batches(
-                data, "validation", options.batches, sharding.Share()
-            ),
-            missing,
+            batches.evaluation_batches(data, "validation", options.batches, sharding.Share()),
+            codes,
             data.label_space,
             jitted.batch_sharding,
         )

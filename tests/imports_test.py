@@ -37,6 +37,8 @@ ORDER = (
         "predictions",
         "baseline",
         "scorer",
+        "split_pass",
+        "tuning",
         "evaluation_files",
         "evaluate",
     ),
@@ -46,7 +48,7 @@ ORDER = (
 
 # What may stand on a bare accelerator image, and what such an image has.
 BARE_PARTS = ("sharding", "models", "losses", "objectives", "optim", "steps", "metrics")
-BARE = {"jax", "flax", "optax", "numpy"}
+BARE = {"jax", "flax", "optax", "numpy", "scipy"}  # jax brings scipy
 
 _TORCH = (
     "encoder",

@@ -3,8 +3,12 @@
 import numpy as np
 
 # Above this many labels the grid is four times coarser, so that the counts of 70,000 labels take
-# 130 MB, not 500.
+# 260 MB, not 790.
 MANY_LABELS = 8192
+
+COMPARABLE = np.linspace(0, 1, 100)[:-1].astype(np.float32)
+"""Thresholds that the replication study of 2023 tries (see `comparable`); 1, which nothing exceeds,
+is left out."""
 
 # Of the bins between thresholds the first holds probabilities of exactly 0, the last of exactly 1.
 EXACT_BINS = (0, -1)
@@ -16,7 +20,8 @@ def threshold_grid(num_labels: int, threshold: float | None = None) -> np.ndarra
     They lie evenly in log-odds, which is where probabilities of rare codes differ: 1/64 apart from
     −4 to 4 (steps of at most 0.004 in probability) and 1/16 apart from there to −16 and 12; four
     times as far apart for more than `MANY_LABELS` labels. Rounded to six digits, so that what a
-    file shows is what was compared with. The first is 0 and the last the number before 1.
+    file shows is what was compared with. Those of `COMPARABLE` are among them. The first is 0 and
+    the last the number before 1.
 
     Args:
       num_labels: L.
@@ -30,7 +35,7 @@ def threshold_grid(num_labels: int, threshold: float | None = None) -> np.ndarra
     outer = np.arange(4 * 16 + coarser, 16 * 16 + 1, coarser) / 16
     log_odds = np.concatenate([-outer[::-1], inner, outer[outer <= 12]])
     probabilities = [float(f"{1 / (1 + np.exp(-x)):.6g}") for x in log_odds]
-    probabilities += [0.0, np.nextafter(np.float32(1), np.float32(0))]
+    probabilities += [*COMPARABLE, np.nextafter(np.float32(1), np.float32(0))]
     probabilities.append(0.5 if threshold is None else threshold)
     return np.sort(np.array(probabilities, np.float32))
 
@@ -49,6 +54,11 @@ def place(edges_E: np.ndarray, threshold: float) -> int:
     if at == len(edges_E) or edges_E[at] != np.float32(threshold):
         raise ValueError(f"threshold = {threshold}: expected one of the thresholds counted at")
     return at
+
+
+def shown(edge: np.float32) -> float:
+    """Returns the shortest number that is this threshold once it is float32."""
+    return float(str(edge))
 
 
 def tune(true_positives_E: np.ndarray, predicted_E: np.ndarray, gold: int) -> int:

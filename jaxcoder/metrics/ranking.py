@@ -21,15 +21,20 @@ def gold_ranks(probabilities_BxL: jax.Array, labels_BxK: jax.Array) -> jax.Array
       int32 [B, K]; meaningless where the label is −1.
     """
     ids_1xL = jnp.arange(probabilities_BxL.shape[-1])[None]
+    own_BxK = jnp.take_along_axis(probabilities_BxL, jnp.maximum(labels_BxK, 0), axis=1)
+    slots = labels_BxK.shape[1]
 
-    def rank(label_B: jax.Array) -> jax.Array:  # one slot at a time: [B, K, L] does not exist
-        own_B = jnp.take_along_axis(probabilities_BxL, jnp.maximum(label_B, 0)[:, None], axis=1)
-        before_BxL = (probabilities_BxL > own_B) | (
-            (probabilities_BxL == own_B) & (ids_1xL < label_B[:, None])
+    def rank(slot: jax.Array, ranks_KxB: jax.Array) -> jax.Array:
+        label_Bx1, own_Bx1 = labels_BxK[:, slot][:, None], own_BxK[:, slot][:, None]
+        before_BxL = jnp.where(
+            ids_1xL < label_Bx1, probabilities_BxL >= own_Bx1, probabilities_BxL > own_Bx1
         )
-        return 1 + jnp.sum(before_BxL, axis=1, dtype=jnp.int32)
+        return ranks_KxB.at[slot].set(1 + jnp.sum(before_BxL, axis=1, dtype=jnp.int32))
 
-    return jax.lax.map(rank, labels_BxK.T).T
+    # Slot by slot, so that [B, K, L] does not exist, and no further than the last that any uses.
+    used = jnp.max(jnp.where(labels_BxK >= 0, jnp.arange(1, slots + 1)[None], 0), initial=0)
+    ranks_KxB = jnp.ones((slots, labels_BxK.shape[0]), jnp.int32)
+    return jax.lax.fori_loop(0, used, rank, ranks_KxB).T
 
 
 def ranking_measures(

@@ -19,6 +19,7 @@ class Case:
     gold_NxL: np.ndarray
     missing_NxM: np.ndarray
     loss_N: np.ndarray
+    group_N: np.ndarray
 
     @property
     def gold_NxA(self) -> np.ndarray:
@@ -42,6 +43,7 @@ class Case:
                 "labels": np.tile(np.arange(slots, dtype=np.int32) % labels, (size, 1)),
                 "missing": np.full(size, 7, np.int32),
                 "mask": np.arange(size) < len(rows),
+                "group": np.zeros(size, np.int32),
             }
             for place, row in enumerate(rows):
                 ids = np.flatnonzero(self.gold_NxL[row])
@@ -49,21 +51,37 @@ class Case:
                 batch["loss"][place] = self.loss_N[row]
                 batch["labels"][place] = np.pad(ids, (0, slots - len(ids)), constant_values=-1)
                 batch["missing"][place] = self.missing_NxM[row].sum()
+                batch["group"][place] = self.group_N[row]
             yield batch
 
     def totals(
-        self, rows: NamedSharding, batch: int = 8, threshold: float | None = None
+        self,
+        rows: NamedSharding,
+        batch: int = 8,
+        threshold: float | None = None,
+        decision: np.ndarray | None = None,
     ) -> statistics.Totals:
-        return self.gather(rows, batch, threshold)[0]
+        return self.gather(rows, batch, threshold, decision)[0]
 
     def gather(
-        self, rows: NamedSharding, batch: int, threshold: float | None
+        self,
+        rows: NamedSharding,
+        batch: int,
+        threshold: float | None,
+        decision: np.ndarray | None = None,
     ) -> tuple[statistics.Totals, dict[str, np.ndarray]]:
         """The statistics, and the outcomes of the real rows as columns."""
         labels = self.gold_NxL.shape[1]
-        edges = grid.threshold_grid(labels, threshold)
-        at = 0 if threshold is None else grid.place(edges, threshold)
-        accumulator = statistics.Accumulator(edges, labels, rows, at)
+        if decision is None and threshold is not None:
+            decision = np.full((1, 1), threshold, np.float32)
+        accumulator = statistics.Accumulator(
+            grid.threshold_grid(labels, threshold),
+            labels,
+            rows,
+            decision=decision,
+            occurring=self.gold_NxL.any(0),
+            groups=3,
+        )
         counts, measures = [], []
         for arrays in self.batches(batch):
             found = accumulator.update(*sharding.put_batch(arrays, rows).values())
@@ -78,16 +96,23 @@ class Case:
         return accumulator.totals(), columns
 
     def summary(
-        self, rows: NamedSharding, batch: int = 8, threshold: float | None = None
+        self,
+        rows: NamedSharding,
+        batch: int = 8,
+        threshold: float | None = None,
+        decision: np.ndarray | None = None,
+        comparable_threshold: float | None = None,
     ) -> summary.Summary:
         labels = self.gold_NxL.shape[1]
         counts = self.missing_NxM.sum(0)
         return summary.summarise(
-            self.totals(rows, batch, threshold),
+            self.totals(rows, batch, threshold, decision),
             codes=[f"A{label:02}" for label in range(labels)],
             descriptions=[f"disease {label}" for label in range(labels)],
             missing={f"Z{number:02}": int(count) for number, count in enumerate(counts) if count},
             threshold=threshold,
+            decided=decision is not None,
+            comparable_threshold=comparable_threshold,
         )
 
 
@@ -108,6 +133,7 @@ def random_case(seed: int, contacts: int = 45, labels: int = 30, ties: bool = Tr
         gold,
         missing,
         rng.random(contacts).astype(np.float32),
+        rng.integers(0, 3, contacts),
     )
 
 

@@ -8,13 +8,13 @@ from jaxcoder.metrics import statistics
 
 
 def _equal(first: statistics.Totals, second: statistics.Totals) -> None:
-    np.testing.assert_array_equal(first.seen, second.seen)
-    np.testing.assert_array_equal(first.positive, second.positive)
-    for name in ("hits", "predicted", "exact", "counts"):
+    for name in ("seen", "seen_uncoded", "positive", "assigned", "hits"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    for name in ("hits", "predicted", "exact", "exact_occurring", "counts"):
         np.testing.assert_array_equal(
             getattr(first.documents, name), getattr(second.documents, name)
         )
-    for name in ("jaccard", "measures"):
+    for name in ("jaccard", "measures", "measures_occurring"):
         np.testing.assert_allclose(
             getattr(first.documents, name), getattr(second.documents, name), rtol=1e-6
         )

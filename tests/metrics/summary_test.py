@@ -182,3 +182,51 @@ def test_a_threshold_that_was_not_counted_at_is_refused(case, rows):
             missing={},
             threshold=0.123456,
         )
+
+
+def test_the_other_macro_f1_is_the_harmonic_mean_of_means_over_the_label_space(case, rows):
+    found = case.summary(rows, threshold=0.3).details["macro_f1_of_means"]
+    gold, predicted = case.gold_NxL, case.probabilities_NxL > np.float32(0.3)
+    options = {"average": "macro", "zero_division": 0.0}
+    precision = sklearn_metrics.precision_score(gold, predicted, **options)
+    recall = sklearn_metrics.recall_score(gold, predicted, **options)
+    assert found == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_reliability_counts_every_pair_in_the_bin_of_its_probability(case, rows):
+    found = case.summary(rows).reliability
+    scores, gold = case.probabilities_NxL.ravel(), case.gold_NxL.ravel()
+    assert sum(row["seen"] for row in found) == scores.size
+    assert sum(row["positive"] for row in found) == gold.sum()
+    for row in found[1:]:
+        inside = (scores > np.float32(row["low"])) & (scores <= np.float32(row["high"]))
+        assert (row["seen"], row["positive"]) == (inside.sum(), (inside & gold).sum())
+    assert found[0]["seen"] == (scores == 0).sum() and found[0]["high"] == 0
+
+
+def test_labels_taken_a_few_at_a_time_have_the_same_areas(case, rows, monkeypatch):
+    whole = case.summary(rows)
+    monkeypatch.setattr(summary, "_LABELS_AT_A_TIME", 7)
+    assert case.summary(rows).metrics == whole.metrics
+
+
+@pytest.mark.parametrize("shape", [(1, 30), (3, 1)])
+def test_a_decision_by_label_or_by_group_against_scikit_learn(case, rows, shape):
+    decision = np.random.default_rng(7).uniform(0.1, 0.6, shape).astype(np.float32)
+    found = case.summary(rows, threshold=0.3, decision=decision)
+    limit = decision if shape[0] == 1 else decision[case.group_N]
+    assigned = case.probabilities_NxL > limit
+    predicted = np.concatenate([assigned, np.zeros_like(case.missing_NxM)], axis=1)
+    gold = case.gold_NxA
+    options = {"zero_division": 0.0}
+    micro = sklearn_metrics.f1_score(gold, predicted, average="micro", **options)
+    occurring = np.flatnonzero(gold.any(0))
+    macro = sklearn_metrics.f1_score(gold, predicted, average="macro", labels=occurring, **options)
+    assert found.metrics["micro_f1"] == pytest.approx(micro)
+    assert found.metrics["macro_f1"] == pytest.approx(macro)
+    assert found.metrics["exact_match"] == pytest.approx((predicted == gold).all(1).mean())
+    # Whatever does not depend on what is assigned is as before.
+    plain = case.summary(rows, threshold=0.3)
+    for name in ("map", "recall_at_10", "auc_macro", "loss", "threshold"):
+        assert found.metrics[name] == plain.metrics[name]
+    assert found.details["comparable"] == plain.details["comparable"]
