@@ -62,7 +62,7 @@ OPTIONAL = {
     "adbc_driver_postgresql": (("records.sources.database",), "postgres"),
     "apache_beam": (("records.runner",), "beam"),
     "jinja2": (("report.page",), "report"),
-    "matplotlib": (("report.figures",), "report"),
+    "matplotlib": (("report.canvas", "report.figures"), "report"),
     "onnxruntime": (("export.onnx", "bench.export"), "onnx"),
     "torch": (
         ("bench.parity", "bench.export", "bench.torch_step", *map("export.{}".format, _TORCH)),

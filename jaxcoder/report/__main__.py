@@ -75,9 +75,10 @@ def main(argv: Sequence[str]) -> None:
     other = inputs.Run(wanted.compare) if wanted.compare else None
     curve = _curve(run, wanted.curve)
     if not wanted.no_evaluate:
-        for each, splits in ((run, ("validation", wanted.split)), (other, (wanted.split,))):
-            for split in splits if each else ():
-                _evaluate(each, split, wanted.data_dir)
+        for split in ("validation", wanted.split):
+            _evaluate(run, split, wanted.data_dir)
+        if other:
+            _evaluate(other, wanted.split, wanted.data_dir)
     test = run.evaluation(wanted.split)
     validation = test if wanted.split == "validation" else run.evaluation("validation")
     inputs.check_together(test, validation)

@@ -1,82 +1,31 @@
-"""The figures of a report, as SVG and PNG; the same numbers give the same bytes.
+"""The kinds of figures: dots with intervals, lines, points, heat maps.
 
 Colours are those of Okabe and Ito (2008), which colour-blind people tell apart; no difference is
 one of colour alone, so that a black-and-white print says the same.
 """
 
-import contextlib
 import dataclasses
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from jaxcoder.report.canvas import WIDTH, Figure, drawn, figure
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
 STYLES = ((BLUE, "-", "o"), (RED, "--", "s"), (GREEN, ":", "^"), (ORANGE, "-.", "D"))
 """Colour, line and marker of the first, second … line of a figure."""
 
-WIDTH = 4.9
-"""Inches: two stand side by side on a screen, and one can be read on a phone."""
+LONGEST_NAME = 36
+"""Characters of a group's name that are drawn."""
 MOST_POINTS = 2000
 """More points than these are drawn as pixels: each would be an element of the SVG."""
-
-_STYLE: Mapping[str, Any] = {
-    "svg.fonttype": "none",  # text that can be searched and copied
-    "svg.hashsalt": "jaxcoder",
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": "#9ca3af",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#e5e7eb",
-    "grid.linewidth": 0.8,
-    "xtick.color": "#374151",
-    "ytick.color": "#374151",
-    "axes.labelcolor": "#111827",
-    "text.color": "#111827",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-    "savefig.dpi": 200,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A figure.
-
-    Attributes:
-      name: of its files, without ending.
-      caption: what it shows.
-      alt: the same in words, for those who cannot see it.
-      svg: its file.
-      png: likewise.
-      width: CSS pixels.
-    """
-
-    name: str
-    caption: str
-    alt: str
-    svg: bytes
-    png: bytes
-    width: int
-    kind: ClassVar[str] = "figure"
 
 
 @dataclasses.dataclass(frozen=True)
 class Dot:
-    """A value with its interval, both ends NaN where it has none."""
+    """A value with its interval, both ends NaN where it has none: its dot is hollow then."""
 
     name: str
     value: float
@@ -117,7 +66,7 @@ def dots(
       limits: of the axis; None takes those of the values.
       share: whether values are shares in [0, 1], shown as per cent.
     """
-    with _drawn(0.235 * len(rows) + 0.95) as (canvas, axes):
+    with drawn(0.235 * len(rows) + 0.95) as (canvas, axes):
         place = np.arange(len(rows))
         value, low, high = (
             np.array([getattr(row, key) for row in rows], float) for key in ("value", "low", "high")
@@ -135,8 +84,17 @@ def dots(
                 fontsize=8.5,
             )
         axes.hlines(place, low, high, color=BLUE, linewidth=2.2, alpha=0.55)
-        axes.plot(value, place, "o", color=BLUE, markersize=5.5, linestyle="none")
-        axes.set_yticks(place, [row.name for row in rows])
+        for face, mine in ((BLUE, ~np.isnan(low)), ("white", np.isnan(low))):
+            axes.plot(
+                value[mine],
+                place[mine],
+                "o",
+                color=BLUE,
+                markerfacecolor=face,
+                markersize=5.5,
+                linestyle="none",
+            )
+        axes.set_yticks(place, [_short(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(label)
@@ -145,7 +103,7 @@ def dots(
         axes.margins(x=0.06)
         if limits:
             axes.set_xlim(*limits)
-        return _figure(canvas, name, caption, f"{caption} {_spoken(rows, share)}")
+        return figure(canvas, name, caption, f"{caption} {_spoken(rows, share)}")
 
 
 def curves(
@@ -175,7 +133,7 @@ def curves(
       diagonal: whether y = x is drawn.
       marked: points x, y with a word.
     """
-    with _drawn(3.4) as (canvas, axes):
+    with drawn(3.4) as (canvas, axes):
         if diagonal:
             axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (1, 2)))
         for line, (colour, dash, marker) in zip(lines, STYLES, strict=False):
@@ -215,7 +173,7 @@ def curves(
             for line in lines
             if len(line.x)
         ]
-        return _figure(canvas, name, caption, f"{caption} {'; '.join(ends)}.")
+        return figure(canvas, name, caption, f"{caption} {'; '.join(ends)}.")
 
 
 def steps(name: str, caption: str, lines: Sequence[Line], names: Sequence[str]) -> Figure:
@@ -227,7 +185,7 @@ def steps(name: str, caption: str, lines: Sequence[Line], names: Sequence[str]) 
       lines: y in [0, 1] at x = 0, 1, …
       names: of the places.
     """
-    with _drawn(2.9) as (canvas, axes):
+    with drawn(2.9) as (canvas, axes):
         for line, (colour, dash, marker) in zip(lines, STYLES, strict=False):
             axes.plot(line.x, line.y, color=colour, linestyle=dash, marker=marker, label=line.name)
             for x, y in zip(line.x, line.y, strict=True):
@@ -245,10 +203,12 @@ def steps(name: str, caption: str, lines: Sequence[Line], names: Sequence[str]) 
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
         said_all = "; ".join(
             f"{line.name}: "
-            + ", ".join(f"{names[int(x)]} {_said(y, True)}" for x, y in zip(line.x, line.y, strict=True))
+            + ", ".join(
+                f"{names[int(x)]} {_said(y, True)}" for x, y in zip(line.x, line.y, strict=True)
+            )
             for line in lines
         )
-        return _figure(canvas, name, caption, f"{caption} {said_all}.")
+        return figure(canvas, name, caption, f"{caption} {said_all}.")
 
 
 def scatter(
@@ -274,7 +234,7 @@ def scatter(
       y_label: of its axis.
       share_x: whether x are shares in [0, 1].
     """
-    with _drawn(3.4) as (canvas, axes):
+    with drawn(3.4) as (canvas, axes):
         axes.plot(
             x,
             y,
@@ -300,9 +260,10 @@ def scatter(
         axes.set_ylabel(y_label)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         said = ", ".join(
-            f"{_said(b, True)} at {_said(a, share_x)}" for a, b in zip(means.x, means.y, strict=True)
+            f"{_said(b, True)} at {_said(a, share_x)}"
+            for a, b in zip(means.x, means.y, strict=True)
         )
-        return _figure(canvas, name, caption, f"{caption} {means.name}: {said}.")
+        return figure(canvas, name, caption, f"{caption} {means.name}: {said}.")
 
 
 def heat(
@@ -327,14 +288,12 @@ def heat(
       x_label: of the columns.
       y_label: of the rows.
     """
-    with _drawn(0.46 * len(rows) + 1.1, width=max(WIDTH, 0.95 * len(columns) + 1.6)) as drawn:
-        canvas, axes = drawn
+    with drawn(0.46 * len(rows) + 1.1, width=max(WIDTH, 0.95 * len(columns) + 1.6)) as pair:
+        canvas, axes = pair
         axes.grid(visible=False)
-        palette = matplotlib.colormaps["Blues"].copy()
-        palette.set_bad("white")
-        axes.imshow(
-            np.ma.masked_invalid(values), cmap=palette, vmin=0, vmax=1.6, aspect="auto"
-        )  # light enough for black numbers
+        masked = np.ma.masked_invalid(values)
+        # Up to 1.6: the darkest blue is then light enough for black numbers.
+        axes.imshow(masked, cmap="Blues", vmin=0, vmax=1.6, aspect="auto")
         for row, line in enumerate(texts):
             for column, text in enumerate(line):
                 axes.text(column, row, text, ha="center", va="center", fontsize=8.5)
@@ -357,24 +316,12 @@ def heat(
             )
             for row in range(len(rows))
         )
-        return _figure(canvas, name, caption, f"{caption} {said}.")
+        return figure(canvas, name, caption, f"{caption} {said}.")
 
 
-@contextlib.contextmanager
-def _drawn(height: float, width: float = WIDTH) -> Iterator[tuple[Canvas, Axes]]:
-    """A canvas of so many inches with axes, in the style of the report."""
-    with matplotlib.rc_context(_STYLE):
-        canvas = Canvas(figsize=(width, height), layout="constrained")
-        yield canvas, canvas.add_subplot()
-
-
-def _figure(canvas: Canvas, name: str, caption: str, alt: str) -> Figure:
-    files = []
-    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        file = io.BytesIO()
-        canvas.savefig(file, format=kind, metadata=metadata)
-        files.append(file.getvalue())
-    return Figure(name, caption, alt, *files, round(96 * canvas.get_figwidth()))
+def _short(name: str) -> str:
+    """A name that leaves room for the figure; the table beside it has all of it."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _percent(axis: Any) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import jaxcoder
 from jaxcoder.errors import UserError
 from jaxcoder.report import figures
-from jaxcoder.report.figures import Figure, Line
-from jaxcoder.report.inputs import Evaluation, Row, Run, number, percent, points
+from jaxcoder.report.canvas import Figure
+from jaxcoder.report.figures import Line
+from jaxcoder.report.inputs import MEASURES, Evaluation, Row, Run, number, percent, points
 from jaxcoder.report.page import Absent, Beside, Folded, Part, Section, Table, Words
-from jaxcoder.report.scores import MEASURES
 
 _LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "matplotlib")
 _CURVES = ("micro_f1", "macro_f1", "recall_at_10")
@@ -33,7 +33,9 @@ def training(run: Run, test: Evaluation, curve: Sequence[Row]) -> Section:
     """
     parts: list[Part] = [*_train_curves(run), *_learning_curve(curve), _ablations(test)]
     drawn = [part for part in parts if isinstance(part, Figure)]
-    parts = [Beside(drawn), *(part for part in parts if not isinstance(part, Figure))]
+    parts = [part for part in parts if not isinstance(part, Figure)]
+    if drawn:
+        parts.insert(0, Beside(drawn))
     return Section(
         "training",
         "Training",
@@ -52,15 +54,13 @@ def _train_curves(run: Run) -> list[Part]:
             figures.curves(
                 "training_loss",
                 "Training loss.",
-                [Line("training loss", *zip(*loss, strict=True), dots=False)],
+                [_line("training loss", loss, dots=False)],
                 "step",
                 "loss",
                 share_y=False,
             )
         )
-    scored = [
-        Line(MEASURES[key], *zip(*found, strict=True)) for key, found in series.items() if found
-    ]
+    scored = [_line(MEASURES[key], found) for key, found in series.items() if found]
     if scored:
         drawn.append(
             figures.curves(
@@ -74,6 +74,10 @@ def _train_curves(run: Run) -> list[Part]:
 def _series(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """Steps and values; what was not finite is null in the file, and has no point."""
     return [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+
+
+def _line(name: str, found: Sequence[tuple[float, float]], dots: bool = True) -> Line:
+    return Line(name, [x for x, _ in found], [y for _, y in found], dots)
 
 
 def _learning_curve(curve: Sequence[Row]) -> list[Part]:
@@ -92,9 +96,7 @@ def _learning_curve(curve: Sequence[Row]) -> list[Part]:
     ]
     caption = "Scores by number of training contacts."
     return [
-        figures.curves(
-            "learning_curve", caption, lines, "training contacts", "score", log_x=True
-        )
+        figures.curves("learning_curve", caption, lines, "training contacts", "score", log_x=True)
     ]
 
 
@@ -112,11 +114,10 @@ def _ablations(test: Evaluation) -> Part:
         heads += [MEASURES[key], "change"]
     rows = [["all", *(cell for key in keys for cell in (percent(test.metrics[key]), ""))]]
     for name, metrics in found.items():
-        cells = (
-            (percent(metrics[key]), points(metrics[key] - test.metrics[key]))
-            for key in keys
+        cells = ((percent(metrics[key]), points(metrics[key] - test.metrics[key])) for key in keys)
+        rows.append(
+            [f"without {name.replace('_', ', ')}", *(each for pair in cells for each in pair)]
         )
-        rows.append([f"without {name.replace('_', ', ')}", *(each for pair in cells for each in pair)])
     return Table("What each input brings, per cent and points", heads, rows)
 
 
@@ -132,8 +133,8 @@ def data(run: Run, data_dir: str) -> Section:
         command = f"jaxcoder report --workdir {run.workdir} --data_dir DIR"
         return Section("data", "Data", lead, [Absent("Data summary", f"{error}.", command)])
     records = report.get("records", {})
-    heads = ("split", "contacts", "patients", "codes", "codes a contact", "distinct codes")
-    heads += ("notes", "words a note", "without notes", "tokens a contact", "p95", "cut short")
+    heads = ["split", "contacts", "patients", "codes", "codes a contact", "distinct codes"]
+    heads += ["notes", "words a note", "without notes", "tokens a contact", "p95", "cut short"]
     rows = []
     for name, tokens in report["splits"].items():
         known = records.get("splits", {}).get(name, {})
@@ -190,7 +191,9 @@ def making(run: Run, test: Evaluation, command: str, date: str) -> Section:
       date: of the page.
     """
     details = test.details
-    chosen = f"{test.metrics['threshold']:.4g}, {details.get('threshold_from', 'of unknown origin')}"
+    chosen = (
+        f"{test.metrics['threshold']:.4g}, {details.get('threshold_from', 'of unknown origin')}"
+    )
     space = run.label_space
     rows = [
         ("command", command),
@@ -231,7 +234,10 @@ def _commit() -> str:
     """The commit, where this very package stands in a git checkout; what is not committed shows."""
     folder = pathlib.Path(jaxcoder.__file__).parent
     try:
-        for words in (("ls-files", "--error-unmatch", "__init__.py"), ("describe", "--always", "--dirty")):
+        for words in (
+            ("ls-files", "--error-unmatch", "__init__.py"),
+            ("describe", "--always", "--dirty"),
+        ):
             found = subprocess.run(
                 ["git", *words], cwd=folder, capture_output=True, text=True, check=True
             ).stdout.strip()

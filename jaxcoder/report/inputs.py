@@ -22,6 +22,22 @@ from jaxcoder.records.codes import LabelSpace
 Row = Mapping[str, str]
 """A row of a CSV file, by column."""
 
+MEASURES = {
+    "micro_f1": "micro-F1",
+    "micro_precision": "precision (micro)",
+    "micro_recall": "recall (micro)",
+    "macro_f1": "macro-F1",
+    "recall_at_5": "recall@5",
+    "recall_at_10": "recall@10",
+    "recall_at_15": "recall@15",
+    "map": "MAP",
+    "exact_match": "exact match",
+    "jaccard": "Jaccard",
+    "auc_micro": "AUC (micro)",
+    "auc_macro": "AUC (macro)",
+}
+"""Measures of metrics.json and what people call them."""
+
 REPORT_OF_RECORDS = "tokens_report.json"
 LEARNING_CURVE = "learning_curve.csv"
 
@@ -32,7 +48,7 @@ def number(text: str) -> float:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as per cent without the sign, such as `71.8`; a dash where there is none."""
+    """A share in [0, 1] as per cent without the sign, such as `71.8`; a dash where unknown."""
     return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import jinja2
 
-from jaxcoder.report.figures import Figure
+from jaxcoder.report.canvas import Figure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,12 +4,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from jaxcoder.report import figures, history, scores, trust
+from jaxcoder.report import codes, figures, groups, headline, history, trust
+from jaxcoder.report.canvas import Figure
 from jaxcoder.report.compare import Difference
-from jaxcoder.report.figures import Dot, Figure
-from jaxcoder.report.inputs import Evaluation, Row, Run, percent, points
+from jaxcoder.report.figures import Dot
+from jaxcoder.report.inputs import MEASURES, Evaluation, Row, Run, percent, points
 from jaxcoder.report.page import Beside, Part, Section, Table, Tile, render
-
 
 _MOST_SPECIALTIES = 30
 
@@ -66,14 +66,14 @@ def report(
     cuts = trust.operating_points(test, validation)
     share = trust.share_automated(cuts)
     sections = [
-        scores.headline(test, share),
+        headline.section(test, share),
         *([compared(run.name, comparison)] if comparison else []),
-        scores.grouped(test),
-        scores.roles(test),
-        scores.granularity(test),
+        groups.section(test),
+        codes.roles(test),
+        codes.granularity(test),
         trust.calibrated(test, validation),
         trust.automated(test, validation, cuts),
-        scores.codes(test),
+        codes.listing(test),
         history.training(run, test, curve),
         history.data(run, data_dir),
         history.making(run, test, command, date),
@@ -82,7 +82,7 @@ def report(
     subtitle = f"Medical coding by jaxcoder: {test.split} split"
     subtitle += f" of {source}" if source else ""
     subtitle += f", checkpoint of step {test.details.get('step', 'unknown')}, {date}."
-    tiles: list[Tile] = scores.tiles(test, share)
+    tiles: list[Tile] = headline.tiles(test, share)
     drawn = [figure for section in sections for figure in section.figures]
     return Report(render(f"Report: {run.name}", subtitle, tiles, sections), drawn)
 
@@ -102,7 +102,7 @@ def compared(name: str, comparison: Comparison) -> Section:
         Table(
             "Both runs, per cent and points",
             heads,
-            [_cells(each, scores.MEASURES[each.name]) for each in comparison.measures],
+            [_cells(each, MEASURES[each.name]) for each in comparison.measures],
         ),
     ]
     if comparison.specialties:
@@ -126,7 +126,7 @@ def compared(name: str, comparison: Comparison) -> Section:
 def _dots(name: str, caption: str, rows: Sequence[Difference], *, named: bool = False) -> Figure:
     found = [
         Dot(
-            scores.MEASURES[row.name] if named else row.name,
+            MEASURES[row.name] if named else row.name,
             *(100 * value for value in (row.difference, row.low, row.high)),
         )
         for row in rows

@@ -24,7 +24,9 @@ def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            empty = {key for key, value in row.items() if isinstance(value, float) and value != value}
+            empty = {
+                key for key, value in row.items() if isinstance(value, float) and value != value
+            }
             writer.writerow({key: "" if key in empty else value for key, value in row.items()})
 
 

@@ -1,0 +1,112 @@
+"""What a report reads: whole, of this label space and checkpoint, or one line that says why not."""
+
+import json
+import math
+
+import pytest
+
+from jaxcoder.errors import UserError
+from jaxcoder.report import inputs
+
+
+def test_reads_what_evaluation_left(finished):
+    run = inputs.Run(finished)
+    test = run.evaluation("test")
+    assert run.missing("test") == ""
+    assert test.groups[0]["group"] == "all"
+    assert len(test.contacts["gold"]) == test.metrics["num_contacts"] == 240
+    assert len(test.codes) == len(run.label_space) == 30
+    assert list(test.beside("baseline_")) == ["lexicon"]
+    assert run.train_lines()[-1]["step"] == 300, "the line that was cut short is left out"
+
+
+def test_an_absent_table_is_empty(workdir):
+    (workdir / "eval" / "test" / "contacts.parquet").unlink()
+    (workdir / "eval" / "test" / "roles.csv").unlink()
+    test = inputs.Run(workdir).evaluation("test")
+    assert test.contacts == {} and test.table("roles") == []
+
+
+def test_groups_of_an_older_version_are_none(workdir):
+    (workdir / "eval" / "test" / "groups.csv").write_text("specialty,contacts\nlung,3\n")
+    assert inputs.Run(workdir).evaluation("test").groups == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (
+            lambda w: (w / "eval/test/metrics.json").unlink(),
+            "eval/test: half written; run `jaxcoder",
+        ),
+        (
+            lambda w: (w / "eval/test").rename(w / "gone"),
+            "eval/test: not there; run `jaxcoder eval",
+        ),
+        (
+            lambda w: (w / "checkpoints/300").rename(w / "checkpoints/400"),
+            "of the checkpoint of step 300, which training has replaced since; run",
+        ),
+        (lambda w: (w / "eval/test/metrics.json").write_text("{"), "metrics.json: not JSON; run"),
+        (
+            lambda w: edit(w / "eval/test/details.json", label_space="0123456789abcdef"),
+            "evaluated with the label space 0123456789abcdef, but",
+        ),
+        (lambda w: edit(w / "eval/test/metrics.json", num_contacts=0), "eval/test: no contacts"),
+    ],
+)
+def test_a_broken_evaluation_is_one_line(workdir, break_it, message):
+    break_it(workdir)
+    with pytest.raises(UserError) as raised:
+        inputs.Run(workdir).evaluation("test")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_contacts_of_another_evaluation_are_refused(workdir):
+    edit(workdir / "eval" / "test" / "metrics.json", num_contacts=119)
+    with pytest.raises(UserError, match="120 contacts, but metrics.json beside it has 119"):
+        _ = inputs.Run(workdir).evaluation("test").contacts
+
+
+def test_contacts_cut_short_are_refused(workdir):
+    path = workdir / "eval" / "test" / "contacts.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="contacts.parquet: cannot be read"):
+        _ = inputs.Run(workdir).evaluation("test").contacts
+
+
+def test_splits_of_two_coders_are_refused(workdir):
+    edit(workdir / "eval" / "validation" / "metrics.json", threshold=0.7)
+    run = inputs.Run(workdir)
+    with pytest.raises(
+        UserError, match=r"threshold 0.4, but .*validation has 0.7; expected the sa"
+    ):
+        inputs.check_together(run.evaluation("test"), run.evaluation("validation"))
+
+
+def test_no_workdir(tmp_path):
+    with pytest.raises(UserError, match="config.json: not found; --workdir must name a folder"):
+        inputs.Run(tmp_path)
+
+
+def test_a_curve_without_a_column(tmp_path):
+    path = tmp_path / "curve.csv"
+    path.write_text("share,patients\n1,2\n")
+    with pytest.raises(UserError, match="column contacts is missing"):
+        inputs.read_curve(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.7184, "71.8"), (1.0, "100.0"), (None, "–"), (math.nan, "–"), (0, "0.0")]
+)
+def test_per_cent(value, text):
+    assert inputs.percent(value) == text
+
+
+def test_points_have_a_sign():
+    assert (inputs.points(0.0123), inputs.points(-0.0456)) == ("+1.2", "−4.6")
