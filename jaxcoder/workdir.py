@@ -51,6 +51,8 @@ class Workdir:
       profile: `profile/`, traces of steps.
       encoder: `encoder/`, what pretraining makes.
       threshold: `threshold.json`, tuned on the validation split, and for which checkpoint.
+      own_thresholds: `thresholds_code.json`, `thresholds_specialty.json`, likewise, by `code` and
+        `specialty`.
       lexicon: `lexicon.npz`, where the config fuses network and lexicon.
       finished: `finished.json`, written last by a run that has reached its end.
       data: `data.json`, which data sets below `data_dir` the run was made from.
@@ -73,6 +75,9 @@ class Workdir:
         self.profile = self.path / "profile"
         self.encoder = self.path / "encoder"
         self.threshold = self.path / "threshold.json"
+        self.own_thresholds = {
+            by: self.path / f"thresholds_{by}.json" for by in ("code", "specialty")
+        }
         self.lexicon = self.path / "lexicon.npz"
         self.finished = self.path / "finished.json"
         self.data = self.path / "data.json"
@@ -145,7 +150,7 @@ class Workdir:
         config = json.loads(json.dumps(config))
         tokens = _tokens(config, data)
         if not self._tuned_for(config, tokens):
-            self.threshold.unlink(missing_ok=True)
+            self._forget_tuned()
         self.path.mkdir(parents=True, exist_ok=True)
         for file in epath.Path(data.tokenizer_dir).iterdir():
             write_bytes(self.tokenizer / file.name, file.read_bytes())
@@ -270,8 +275,12 @@ class Workdir:
         content = lexicon.to_bytes()
         if self.lexicon.exists() and self.lexicon.read_bytes() == content:
             return
-        self.threshold.unlink(missing_ok=True)
+        self._forget_tuned()
         write_bytes(self.lexicon, content)
+
+    def _forget_tuned(self) -> None:
+        for path in (self.threshold, *self.own_thresholds.values()):
+            path.unlink(missing_ok=True)
 
     def write_tuned(self, tuned: Tuned, step: int, micro_f1: float) -> None:
         """Keeps what was tuned on validation for the checkpoint of a step."""
@@ -297,7 +306,7 @@ class Workdir:
             ) from None
 
     def write_thresholds(self, by: str, own: Mapping[str, float], step: int, tuned: Tuned) -> None:
-        """Keeps thresholds by code or by specialty, as `thresholds_code.json` or the like.
+        """Keeps thresholds by code or by specialty, in `own_thresholds`.
 
         Args:
           by: `code` or `specialty`.
@@ -306,7 +315,7 @@ class Workdir:
           tuned: what was tuned beside them; without it they are void.
         """
         content = self._belonging(step, tuned) | {"by": by, "own": dict(own)}
-        write_json(self.path / f"thresholds_{by}.json", content)
+        write_json(self.own_thresholds[by], content)
 
     def read_thresholds(self, by: str, step: int, tuned: Tuned) -> dict[str, float] | None:
         """What `write_thresholds` kept; None where nothing, or what belongs to something else.
@@ -314,7 +323,7 @@ class Workdir:
         Raises:
           UserError: the file is not one of thresholds.
         """
-        path = self.path / f"thresholds_{by}.json"
+        path = self.own_thresholds[by]
         if not path.exists():
             return None
         try:

@@ -340,6 +340,10 @@ def test_a_baseline_needs_no_checkpoint_and_beats_chance(workdir, tmp_path, base
             "--groups ward: expected some of specialty, sex, age, kind, year",
         ),
         (["--threshold", "1.5"], r"--threshold = 1.5: expected a probability in \[0, 1\]"),
+        (
+            ["--threshold", "0.5", "--thresholds", "code"],
+            "--threshold 0.5, --thresholds code: expected one of the two; leave the other out",
+        ),
         (["--data_dir", "/nowhere"], "/nowhere/token_records/.*: no token records here"),
     ],
 )
@@ -420,3 +424,103 @@ def test_a_second_evaluation_compiles_nothing(workdir):
     assert not compiled
     jax.jit(lambda x: x + 41)(1.0)
     assert compiled  # the listener does hear
+
+
+def test_the_comparable_threshold_is_of_validation_and_kept(workdir):
+    workdir.threshold.unlink(missing_ok=True)
+    assert command("--workdir", workdir.path, "--split", "test") == 0
+    kept = json.loads(workdir.threshold.read_text())
+    details = read_evaluation(workdir.evaluation("test"))[1]
+    assert details["comparable"]["threshold"] == kept["comparable"]
+    assert np.float32(kept["comparable"]) in np.linspace(0, 1, 100).astype(np.float32)
+    assert details["thresholds"] == {"by": "global"}
+    # A file of an older version lacks it: it is tuned, and the threshold stays what it was.
+    write_json(workdir.threshold, {key: kept[key] for key in kept if key != "comparable"})
+    older = json.loads(workdir.threshold.read_text()) | {"threshold": 0.25}
+    del older["exact"]
+    write_json(workdir.threshold, older)
+    assert command("--workdir", workdir.path, "--split", "test") == 0
+    again = json.loads(workdir.threshold.read_text())
+    assert (again["threshold"], again["comparable"]) == (0.25, kept["comparable"])
+    workdir.threshold.unlink()
+
+
+def test_exact_tuning_is_as_good_as_any_threshold_and_is_kept(workdir):
+    workdir.threshold.unlink(missing_ok=True)
+    flags = ["--workdir", workdir.path, "--split", "validation", "--top", 99]
+    assert command(*flags) == 0
+    of_grid = read_evaluation(workdir.evaluation("validation"))[0]
+    assert command(*flags, "--tune", "exact") == 0
+    metrics, _, _, rows = read_evaluation(workdir.evaluation("validation"))
+    kept = json.loads(workdir.threshold.read_text())
+    assert kept["exact"] and kept["threshold"] == metrics["threshold"]
+    assert kept["micro_f1"] == pytest.approx(metrics["micro_f1"])
+    scores = [
+        (np.float32(p), code in row["gold"])
+        for row in rows
+        for p, code in zip(row["probabilities"], row["codes"], strict=True)
+    ]
+    gold = sum(len(row["gold"]) for row in rows)
+    best = 0.0
+    for lowest, _ in scores:
+        found = [right for p, right in scores if p >= lowest]
+        best = max(best, 2 * sum(found) / (len(found) + gold))
+    assert metrics["micro_f1"] == pytest.approx(best) and best >= of_grid["micro_f1"]
+    assert command(*flags) == 0  # without the flag, what was kept is used
+    assert read_evaluation(workdir.evaluation("validation"))[0] == metrics
+    workdir.threshold.unlink()
+
+
+@pytest.mark.parametrize("by", ["code", "specialty"])
+def test_thresholds_of_their_own_are_tuned_on_validation_and_applied_to_test(
+    workdir, monkeypatch, by
+):
+    monkeypatch.setitem(evaluate.thresholds.LEAST, by, 3)
+    flags = ["--workdir", workdir.path, "--split", "test", "--top", 1]
+    assert command(*flags) == 0
+    plain = read_evaluation(workdir.evaluation("test"))[0]
+    assert command(*flags, "--thresholds", by) == 0
+    folder = workdir.evaluation("test", by=by)
+    metrics, details, tables, rows = read_evaluation(folder)
+    kept = json.loads((workdir.path / f"thresholds_{by}.json").read_text())
+    assert kept["own"] and details["thresholds"]["by"] == by
+    names = {row["specialty"] or "unknown" for row in rows}
+    names = workdir.read_label_space().codes if by == "code" else names
+    assert details["thresholds"]["own"] == len(set(names) & set(kept["own"]))
+    assert details["thresholds"]["default"] == len(set(names) - set(kept["own"]))
+    default = metrics["threshold"]
+    for row in rows:
+        for code, p, yes in zip(row["codes"], row["probabilities"], row["assigned"], strict=True):
+            name = code if by == "code" else row["specialty"] or "unknown"
+            assert yes == (np.float32(p) > np.float32(kept["own"].get(name, default)))
+        assert row["probabilities"] == sorted(row["probabilities"], reverse=True)
+    gold, assigned = matrices(rows)
+    micro = f1_score(gold, assigned, average="micro", zero_division=0.0)
+    assert metrics["micro_f1"] == pytest.approx(micro) and metrics["micro_f1"] != plain["micro_f1"]
+    contacts = outcomes.read(folder / "contacts.parquet")
+    assert contacts["predicted"].tolist() == [sum(row["assigned"]) for row in rows]
+    assert sum(int(row["tp"]) for row in tables["codes"]) == contacts["hits"].sum()
+    for name in ("map", "recall_at_10", "auc_macro"):
+        assert metrics[name] == plain[name]
+    # Kept: used again as it is, and void when the threshold for all is another.
+    path = workdir.path / f"thresholds_{by}.json"
+    write_json(path, kept | {"own": dict.fromkeys(kept["own"], 0.999)})
+    assert command(*flags, "--thresholds", by) == 0
+    assert read_evaluation(folder)[0]["micro_recall"] < metrics["micro_recall"]
+    write_json(path, kept | {"tuned": kept["tuned"] | {"threshold": 0.123}})
+    assert command(*flags, "--thresholds", by) == 0
+    assert read_evaluation(folder)[0] == metrics
+    # What predict uses is the one for all.
+    assert trained.restore(workdir).threshold == default
+
+
+def test_reliability_is_the_histogram_of_all_pairs(workdir):
+    assert command("--workdir", workdir.path, "--split", "test", "--top", 99) == 0
+    folder = workdir.evaluation("test")
+    metrics, *_ = read_evaluation(folder)
+    with (folder / "reliability.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    pairs = metrics["num_contacts"] * metrics["num_labels"]
+    assert sum(int(row["seen"]) for row in rows) == pairs
+    inside = metrics["num_gold"] - metrics["num_gold_outside_label_space"]
+    assert sum(int(row["positive"]) for row in rows) == inside

@@ -38,6 +38,20 @@ def test_a_probability_that_is_the_threshold_in_float32_does_not_exceed_it():
     assert labels(0.1, 1)[1] == ([0], [False])
 
 
+def test_thresholds_by_label_and_by_row():
+    by_label = np.float32([[0.1, 0.85, 0.55, 0.95]])
+    assert labels(by_label, 1) == [
+        ([1, 0], [True, True]),  # what lies between and is not assigned is left out
+        ([0], [False]),
+        ([3, 2, 0], [False, True, True]),
+    ]
+    by_row = np.float32([[0.8], [0.05], [0.99]])
+    assert labels(by_row, 0) == [([1], [True]), ([0, 1, 2, 3], [True] * 4), ([], [])]
+    for top in range(5):  # one threshold for all, said in three ways
+        for same in (np.full((1, 4), 0.5), np.full((3, 1), 0.5), np.full((1, 1), 0.5)):
+            assert labels(same.astype(np.float32), top) == labels(0.5, top)
+
+
 def records(count):
     return [
         {

@@ -123,6 +123,31 @@ def test_a_threshold_is_for_one_checkpoint_and_one_label_space(workdir):
             workdir.read_tuned(5)
 
 
+def test_what_an_older_version_tuned_is_still_read(workdir):
+    workdir.write_tuned(Tuned(0.25, None, 0.5, True), 5, 0.7)
+    assert workdir.read_tuned(5) == Tuned(0.25, None, 0.5, True)
+    content = json.loads(workdir.threshold.read_text())
+    for key in ("comparable", "exact"):
+        del content[key]
+    workdir.threshold.write_text(json.dumps(content))
+    assert workdir.read_tuned(5) == Tuned(0.25)
+
+
+def test_thresholds_of_their_own_belong_to_a_checkpoint_and_what_was_tuned_with_it(workdir, data):
+    tuned = Tuned(0.25, Weights((1.0, 2.0, 3.0, 4.0), (5.0, 6.0)), 0.5)
+    assert workdir.read_thresholds("code", 5, tuned) is None
+    workdir.write_thresholds("code", {"A00": 0.125}, 5, tuned)
+    assert workdir.read_thresholds("code", 5, tuned) == {"A00": 0.125}
+    assert workdir.read_thresholds("specialty", 5, tuned) is None
+    assert workdir.read_thresholds("code", 6, tuned) is None
+    assert workdir.read_thresholds("code", 5, dataclasses.replace(tuned, threshold=0.5)) is None
+    workdir.own_thresholds["code"].write_text("{}")
+    with pytest.raises(UserError, match="thresholds_code.json: not thresholds; delete it"):
+        workdir.read_thresholds("code", 5, tuned)
+    workdir.create(CONFIG, data)  # a run begun anew
+    assert workdir.read_thresholds("code", 5, tuned) is None
+
+
 def test_another_lexicon_forgets_what_was_tuned_with_the_one_before(workdir):
     one, other = (
         EvidenceLexicon.fit(

@@ -6,6 +6,7 @@
   jaxcoder bench input             token records to batches: records/s a core, against the floor
   jaxcoder bench label_attention   the label head: peak memory and time against the naive form
   jaxcoder bench labs              a large laboratory relation: time and peak memory
+  jaxcoder bench metrics           metrics, streamed: time and memory, against scikit-learn
   jaxcoder bench parity            the encoder against transformers in PyTorch: the max difference
   jaxcoder bench population        contact records at two sizes, and a projection for 5.8 million
   jaxcoder bench records           contact records: two layouts, and from tables on all cores
@@ -24,7 +25,17 @@ from jaxcoder import entry
 from jaxcoder.errors import UserError
 
 NAMES = (
-    *("attention", "epoch", "export", "input", "label_attention", "labs", "parity", "population"),
+    *(
+        "attention",
+        "epoch",
+        "export",
+        "input",
+        "label_attention",
+        "labs",
+        "metrics",
+        "parity",
+        "population",
+    ),
     *("records", "synthetic", "tokens", "train_step"),
 )
 
