@@ -1,4 +1,4 @@
-# make demo    a fresh machine: venv, install, train on a synthetic cohort, print the table
+# make demo    a fresh machine: venv, install, train on a synthetic cohort, a table and a report
 # make test    a fresh machine: venv, install, the tests
 # make lint    formatting, lint, types
 #
@@ -23,9 +23,10 @@ help:
 
 # Huge pages, where the machine grants them: a training step on CPU took 13-18 % less time.
 demo: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-demo: $(VENV)/core
+demo: $(VENV)/report
 	$(bin)/jaxcoder train --config configs/demo.py --workdir $(WORKDIR)
 	$(bin)/jaxcoder evaluate --workdir $(WORKDIR) --split test
+	$(bin)/jaxcoder report --workdir $(WORKDIR)
 
 test: $(VENV)/test
 	$(bin)/python -m pytest -n $(WORKERS) $(TESTS)
@@ -70,8 +71,8 @@ define install
 	@touch $@
 endef
 
-$(VENV)/core: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
-	$(call install,.)
+$(VENV)/report: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+	$(call install,.[report])
 # The compiler for TPUs stands beside the other packages: among them, jax would look for a TPU with
 # it, 15 s at each start. Where there is none, its test says so.
 $(VENV)/test: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg

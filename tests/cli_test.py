@@ -35,6 +35,7 @@ def test_help_lists_what_there_is_in_the_order_of_a_first_task(capsys, arguments
         "train",
         "evaluate",
         "predict",
+        "report",
         "export",
         "bench",
     ]
