@@ -98,6 +98,7 @@ def dots(
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         if share:
             _percent(axes.xaxis)
         axes.margins(x=0.06)
@@ -252,7 +253,7 @@ def scatter(
         else:
             axes.set_xscale("symlog", linthresh=1)
             axes.set_xlim(left=-0.3)
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))
             axes.xaxis.set_minor_formatter(NullFormatter())
         _percent(axes.yaxis)
         axes.set_ylim(-0.04, 1.04)
@@ -322,6 +323,13 @@ def heat(
 def _short(name: str) -> str:
     """A name that leaves room for the figure; the table beside it has all of it."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _thousands(count: float) -> str:
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:g} {name}"
+    return f"{count:g}"
 
 
 def _percent(axis: Any) -> None:

@@ -67,7 +67,7 @@ def test_the_codes_are_searched_sorted_and_turned_over(page):
     assert len(column(page, 0)) == 5
     assert page.get_by_role("button", name="Next").is_disabled()
 
-    head = page.locator("#codes th", has=page.get_by_role("button", name="F1"))
+    head = page.locator("#codes th", has=page.get_by_role("button", name="F1", exact=True))
     head.get_by_role("button").focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "descending"
@@ -77,7 +77,7 @@ def test_the_codes_are_searched_sorted_and_turned_over(page):
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
 
-    page.get_by_role("button", name="code").click()
+    page.get_by_role("button", name="code", exact=True).click()
     assert column(page, 0) == sorted(column(page, 0))
 
     page.get_by_label("Search").fill("FINDING j10")
