@@ -90,7 +90,8 @@ def main(argv: Sequence[str]) -> None:
     comparison = None
     if other:
         differences = compare(test, other.evaluation(wanted.split))
-        comparison = sections.Comparison(other.name, *differences)
+        name = other.name if other.name != run.name else os.fspath(other.workdir)
+        comparison = sections.Comparison(name, *differences)
     found = sections.report(
         run,
         test,

@@ -5,6 +5,7 @@ one of colour alone, so that a black-and-white print says the same.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ STYLES = ((BLUE, "-", "o"), (RED, "--", "s"), (GREEN, ":", "^"), (ORANGE, "-.", 
 
 LONGEST_NAME = 36
 """Characters of a group's name that are drawn."""
+SPOKEN = 12
+"""Rows that the words for a figure name; the table beside it has all."""
 MOST_POINTS = 2000
 """More points than these are drawn as pixels: each would be an element of the SVG."""
 
@@ -347,4 +350,6 @@ def _spoken(rows: Sequence[Dot], share: bool) -> str:
             ends = "" if np.isnan(row.low) else f" ({by * row.low:.1f} to {by * row.high:.1f})"
             yield f"{row.name}: {by * row.value:.1f}{ends}"
 
-    return "; ".join(said()) + "."
+    more = len(rows) - SPOKEN
+    rest = f"; and {more} more" if more > 0 else ""
+    return "; ".join(itertools.islice(said(), SPOKEN)) + rest + "."

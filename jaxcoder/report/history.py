@@ -133,7 +133,15 @@ def data(run: Run, data_dir: str) -> Section:
         command = f"jaxcoder report --workdir {run.workdir} --data_dir DIR"
         return Section("data", "Data", lead, [Absent("Data summary", f"{error}.", command)])
     records = report.get("records", {})
-    heads = ["split", "contacts", "patients", "codes", "codes a contact", "distinct codes"]
+    heads = [
+        "split",
+        "documents",
+        "contacts",
+        "patients",
+        "codes",
+        "codes a contact",
+        "distinct codes",
+    ]
     heads += ["notes", "words a note", "without notes", "tokens a contact", "p95", "cut short"]
     rows = []
     for name, tokens in report["splits"].items():
@@ -141,8 +149,8 @@ def data(run: Run, data_dir: str) -> Section:
         rows.append(
             (
                 name,
-                f"{known.get('contacts', tokens['records']):,}",
-                *(_count(known.get(key)) for key in ("patients", "codes")),
+                f"{tokens['records']:,}",
+                *(_count(known.get(key)) for key in ("contacts", "patients", "codes")),
                 *(_count(known.get(key)) for key in ("codes_per_contact", "distinct_codes")),
                 *(_count(known.get(key)) for key in ("notes", "words_per_note")),
                 _share(known.get("without_notes_share")),

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -120,6 +121,17 @@ def test_evaluate_leaves_what_the_design_promises(folder):
     assert float(groups[0]["micro_f1"]) == pytest.approx(metrics["micro_f1"], rel=1e-5)
     for name in ("codes.csv", "roles.csv", "granularity.csv", "contacts.parquet", "details.json"):
         assert (results / name).exists()
+
+
+def test_report_shows_what_evaluate_found(folder):
+    """It evaluates validation, which nobody did, and test where that test did not run before."""
+    out = _run(folder, "report", "--workdir", "whole")
+    assert "evaluating validation" in out and "Report whole/report/index.html" in out
+    page = (folder / "whole" / "report" / "index.html").read_text()
+    metrics = json.loads((folder / "whole" / "eval" / "test" / "metrics.json").read_text())
+    assert f"<td>{100 * metrics['micro_f1']:.1f}</td>" in page
+    absent = re.findall(r"<strong>(.*?): not here", page)
+    assert absent == ["Baselines", "Learning curve", "What each input brings"]
 
 
 def test_predict_needs_no_labels(folder):

@@ -200,6 +200,12 @@ def finished(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture
+def make_workdir():
+    """What writes one, with options of its own."""
+    return write_workdir
+
+
+@pytest.fixture
 def workdir(tmp_path) -> pathlib.Path:
     """A workdir of one test's own."""
     return write_workdir(tmp_path / "run", contacts=120)

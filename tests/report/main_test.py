@@ -286,6 +286,16 @@ def test_beside_another_run_and_a_learning_curve(workdir, tmp_path):
     assert (out / "learning_curve.svg").exists() and (out / "difference.svg").exists()
 
 
+def test_without_roles_their_absence_is_said(make_workdir, tmp_path):
+    workdir = make_workdir(tmp_path / "run", contacts=60, roles=False)
+    assert report("--workdir", workdir, "--no_evaluate") == 0
+    text = (workdir / "report" / "index.html").read_text()
+    assert "F1 by share secondary: not here.</strong> No code has a known role" in text
+    assert not (workdir / "report" / "f1_by_share_secondary.svg").exists()
+    (found,) = [each for each in Reader(text).tables if each[0][0] == "share secondary"]
+    assert {row[0] for row in found[1:]} == {"role unknown"}
+
+
 def test_validation_is_not_judged_on_itself(workdir):
     assert report("--workdir", workdir, "--split", "validation", "--no_evaluate") == 0
     text = (workdir / "report" / "index.html").read_text()
