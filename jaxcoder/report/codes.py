@@ -23,7 +23,8 @@ def roles(test: Evaluation) -> Section:
     )
     rows = test.table("roles")
     if not rows or not test.codes or "train_support" not in test.codes[0]:
-        absent = Absent("Roles and frequency", "roles.csv is not there.", test.command)
+        reason = "roles.csv, or the column train_support of codes.csv, is not there."
+        absent = Absent("Roles and frequency", reason, test.command)
         return Section("roles", "Secondary diagnoses and rare codes", lead, [absent])
     held = [row for row in test.codes if int(row["support"])]
     f1 = np.array([number(row["f1"]) for row in held])

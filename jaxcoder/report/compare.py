@@ -9,9 +9,6 @@ from jaxcoder.errors import UserError
 from jaxcoder.metrics import bootstrap, groups
 from jaxcoder.report.inputs import Evaluation
 
-_LEAST = 2
-"""Patients of a group that is compared; one patient has no interval."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
@@ -66,8 +63,6 @@ def compare(this: Evaluation, other: Evaluation) -> tuple[list[Difference], list
     specialties = []
     for number in np.argsort(-counts, kind="stable"):
         mine_N = np.flatnonzero(place_N == number)
-        if len(np.unique(patient_N[mine_N])) < _LEAST:
-            continue
         (found,) = _differences(["micro_f1"], ours, others, patient_N, mine_N)
         specialties.append(dataclasses.replace(found, name=str(names[number])))
     return measures, specialties
@@ -106,6 +101,8 @@ def _differences(
         for ratios in (ours, others)
     )
     difference, low, high = bootstrap.paired(patient_N[mine_N], one, two)  # type: ignore[arg-type]
+    if len(np.unique(patient_N[mine_N])) == 1:  # drawn each time: a width of 0 would say nothing
+        low, high = np.full((2, len(names)), np.nan)
     first, second = (
         (numerators.sum(0) / np.maximum(denominators.sum(0), 1)).tolist()
         for numerators, denominators in (one, two)

@@ -67,9 +67,9 @@ def section(test: Evaluation, automated: float | None) -> Section:
     if ceiling := test.details.get("ceiling_micro_f1"):
         parts.append(
             Words(
-                f"The truth of this synthetic cohort is known: no coder can exceed a micro-F1 of "
-                f"{percent(ceiling)} %, because codes were left out on purpose. This one reaches "
-                f"{percent(test.details['share_of_ceiling'])} % of it."
+                "The truth of this synthetic cohort is known: the best that a coder can expect is "
+                f"a micro-F1 of {percent(ceiling)} %, because codes were left out on purpose. This "
+                f"one reaches {percent(test.details['share_of_ceiling'])} % of it."
             )
         )
     parts.append(
@@ -79,7 +79,7 @@ def section(test: Evaluation, automated: float | None) -> Section:
             f"{test.metrics['num_labels']:,} that the coder knows, and count as missed."
         )
     )
-    parts += [_baselines(test), _conventions(test)]
+    parts += [*_beside(test), _conventions(test)]
     return Section(
         "headline",
         "Scores",
@@ -89,18 +89,21 @@ def section(test: Evaluation, automated: float | None) -> Section:
     )
 
 
-def _baselines(test: Evaluation) -> Part:
-    found = test.beside("baseline_")
-    if not found:
-        return Absent(
-            "Baselines", "None was evaluated on this split.", f"{test.command} --baseline lexicon"
-        )
-    coders = {"this coder": test.metrics} | {f"baseline: {n}": m for n, m in found.items()}
+def _beside(test: Evaluation) -> list[Part]:
+    """Baselines, and this coder with other thresholds."""
+    baselines = test.beside("baseline_")
+    coders = {"this coder": test.metrics} | {f"baseline: {n}": m for n, m in baselines.items()}
     for by, metrics in test.beside("thresholds_").items():
         coders[f"this coder, a threshold for each {by}"] = metrics
-    rows = [(name, *(percent(metrics[key]) for key in _BESIDE)) for name, metrics in coders.items()]
-    heads = ("coder", *(MEASURES[key] for key in _BESIDE))
-    return Table("On the same contacts, per cent", heads, rows)
+    parts: list[Part] = []
+    if len(coders) > 1:
+        heads = ("coder", *(MEASURES[key] for key in _BESIDE))
+        rows = [(name, *(percent(found[key]) for key in _BESIDE)) for name, found in coders.items()]
+        parts.append(Table("On the same contacts, per cent", heads, rows))
+    if not baselines:
+        reason, command = "None was evaluated on this split.", f"{test.command} --baseline lexicon"
+        parts.append(Absent("Baselines", reason, command))
+    return parts
 
 
 def _conventions(test: Evaluation) -> Part:

@@ -20,7 +20,8 @@ from jaxcoder.report.page import Absent, Beside, Folded, Part, Section, Table, W
 
 _LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "matplotlib")
 _CURVES = ("micro_f1", "macro_f1", "recall_at_10")
-_SECRET = re.compile(r"(?<=://)[^/@\s]*(?=@)")
+_SECRET = re.compile(r'(?<=://)[^/\s"]*(?=@)|(?<=password=)[^&\s"]*')
+"""Who may open a database, in its address."""
 
 
 def training(run: Run, test: Evaluation, curve: Sequence[Row]) -> Section:
@@ -133,16 +134,16 @@ def data(run: Run, data_dir: str) -> Section:
         command = f"jaxcoder report --workdir {run.workdir} --data_dir DIR"
         return Section("data", "Data", lead, [Absent("Data summary", f"{error}.", command)])
     records = report.get("records", {})
-    heads = [
-        "split",
-        "documents",
-        "contacts",
-        "patients",
-        "codes",
-        "codes a contact",
+    heads = ["split", "documents", "contacts", "patients", "codes", "codes a contact"]
+    heads += [
         "distinct codes",
+        "notes",
+        "words a note",
+        "without notes",
+        "tokens a contact",
+        "p95",
+        "cut short",
     ]
-    heads += ["notes", "words a note", "without notes", "tokens a contact", "p95", "cut short"]
     rows = []
     for name, tokens in report["splits"].items():
         known = records.get("splits", {}).get(name, {})

@@ -65,6 +65,19 @@ def test_the_order_of_contacts_does_not_matter(workdir, other):
     assert compare(*evaluations(workdir, other)) == before
 
 
+def test_one_patient_has_no_interval(workdir, other):
+    def alone(values):
+        found = values.copy()
+        found[:2] = "rare"  # both of the first patient
+        return found
+
+    for folder in (workdir, other):
+        change(folder, specialty=alone)
+    _, specialties = compare(*evaluations(workdir, other))
+    rare = next(each for each in specialties if each.name == "rare")
+    assert rare.difference > 0 and np.isnan([rare.low, rare.high]).all()
+
+
 def test_other_contacts_are_refused(workdir, other):
     change(other, contact_id=lambda v: np.array([f"x{each}" for each in v], object))
     with pytest.raises(UserError, match=r"--compare .*other contacts than .*evaluate both runs"):

