@@ -27,6 +27,7 @@ from jaxcoder import (
 from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.fusion import Sample
+from jaxcoder.metrics import automation, calibration
 from jaxcoder.metrics.summary import KEYS
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.findings import Findings
@@ -524,3 +525,17 @@ def test_reliability_is_the_histogram_of_all_pairs(workdir):
     assert sum(int(row["seen"]) for row in rows) == pairs
     inside = metrics["num_gold"] - metrics["num_gold_outside_label_space"]
     assert sum(int(row["positive"]) for row in rows) == inside
+    found = calibration.scores(calibration.Reliability.of(rows))
+    assert found["brier_at_least"] <= found["brier"] <= found["brier_at_most"]
+
+
+def test_what_automation_reads_is_what_is_written(workdir):
+    assert command("--workdir", workdir.path, "--split", "test") == 0
+    folder = workdir.evaluation("test")
+    metrics, *_ = read_evaluation(folder)
+    contacts = automation.Contacts.of(outcomes.read(folder / "contacts.parquet"))
+    for name in ("exact_match", "jaccard"):
+        assert contacts.quality(name).mean() == pytest.approx(metrics[name])
+    row = automation.curve(contacts, automation.exact_match_line(contacts))[-1]
+    assert row["micro_f1"] == pytest.approx(metrics["micro_f1"]) and row["contacts"] == 19
+    assert contacts.patient.max() == 9
