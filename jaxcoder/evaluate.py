@@ -77,7 +77,7 @@ def define_flags() -> None:
         "its lexicon.",
     )
     flags.DEFINE_float(
-        "threshold", None, "Probability that an assigned code exceeds, instead of tuning it."
+        "threshold", None, "Probability that an assigned code exceeds, instead of the tuned one."
     )
     flags.DEFINE_enum(
         "tune",
@@ -135,8 +135,8 @@ def main() -> None:
         coder, data, workdir, by=by, exact=wanted.tune == "exact", keep=not wanted.baseline
     )
     threshold = tuned.threshold if wanted.threshold is None else wanted.threshold
-    wards = split_pass.specialties(data, wanted.split) if by == "specialty" else None
-    names = wards.names if wards else data.label_space.codes
+    specialties = split_pass.read_specialties(data, wanted.split) if by == "specialty" else None
+    names = specialties.names if specialties else data.label_space.codes
     decision = own.decision(names) if own else None
     folder = workdir.evaluation(wanted.split, wanted.baseline, by)
     with PredictionWriter(
@@ -145,7 +145,7 @@ def main() -> None:
         data.lengths(wanted.split),
         data.label_space,
         threshold=threshold if decision is None else decision,
-        ward=wards.of if wards else None,
+        group=specialties.of if specialties else None,
         top=wanted.top,
         lead=lead,
     ) as writer:
@@ -156,7 +156,7 @@ def main() -> None:
             coder.rows,
             threshold=threshold,
             decision=decision,
-            wards=wards,
+            specialties=specialties,
             writer=writer,
         )
         summary = summarise(

@@ -46,7 +46,7 @@ def tune(coder: Scorer, data: TokenData, *, exact: bool, by: str) -> Tuning:
     Raises:
       UserError: validation has no codes; or as `exact_threshold.Scores.add`.
     """
-    wards = split_pass.specialties(data, "validation") if by == "specialty" else None
+    specialties = split_pass.read_specialties(data, "validation") if by == "specialty" else None
     kept = coder.tuned
     totals = split_pass.gather(
         coder.score_of("validation"),
@@ -54,7 +54,7 @@ def tune(coder: Scorer, data: TokenData, *, exact: bool, by: str) -> Tuning:
         split_pass.split_codes(data, "validation"),
         coder.rows,
         threshold=kept.threshold if kept else None,
-        wards=wards,
+        specialties=specialties,
     )
     hits_E, predicted_E, gold = _counts(totals)
     if exact and not (kept and kept.exact):
@@ -73,8 +73,8 @@ def tune(coder: Scorer, data: TokenData, *, exact: bool, by: str) -> Tuning:
     own = None
     if by == "code":
         own = thresholds.tune_by_code(totals, data.label_space.codes, threshold)
-    elif wards:
-        own = thresholds.tune_by_specialty(totals, wards.names, threshold)
+    elif specialties:
+        own = thresholds.tune_by_specialty(totals, specialties.names, threshold)
     return Tuning(tuned, micro_f1, own)
 
 
