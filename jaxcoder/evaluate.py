@@ -3,11 +3,13 @@
     jaxcoder evaluate --workdir runs/demo --split test
     jaxcoder evaluate --workdir runs/demo --split validation --baseline lexicon
     jaxcoder evaluate --workdir runs/codiesp --split validation --baseline network
+    jaxcoder evaluate --workdir runs/demo --split test --without medications,labs
 
 One threshold is tuned for micro-F1 on the validation split and applied unchanged to every other;
 before it, where the config fuses network and evidence lexicon, the weights of the two.
 WORKDIR/eval/SPLIT then holds metrics.json, details.json, groups.csv (by specialty), codes.csv and
-predictions.parquet; those of a baseline lie in baseline_NAME below it. Runs on all devices, with
+predictions.parquet; those of a baseline lie in baseline_NAME below it, those of a coder that is
+not given some of its inputs in without_NAMES. Runs on all devices, with
 --distributed on those of several hosts.
 """
 
@@ -32,6 +34,7 @@ from jaxcoder.predictions import PredictionWriter
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import SPLITS
 from jaxcoder.scorer import BASELINES, HostBatch, Score, Scorer, make_scorer
+from jaxcoder.tokens import ablation
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.workdir import Tuned, Workdir
 
@@ -148,6 +151,12 @@ def define_flags() -> None:
         "strings of the evidence that the loss uses, found again; network, a fused coder without "
         "its lexicon.",
     )
+    flags.DEFINE_list(
+        "without",
+        [],
+        "Inputs that the coder is not given, to see what they bring: notes, "
+        "medications, labs. Threshold and fusion stay those of all inputs.",
+    )
     flags.DEFINE_float(
         "threshold", None, "Probability that an assigned code exceeds, instead of tuning it."
     )
@@ -185,7 +194,10 @@ def main() -> None:
         if lead and not wanted.baseline:
             kept = Tuned(threshold, coder.fusion)
             workdir.write_tuned(kept, coder.details["step"], float(tuned["micro_f1"]))
-    folder = workdir.evaluation(wanted.split, wanted.baseline)
+    folder = workdir.evaluation(wanted.split, wanted.baseline, wanted.without)
+    if wanted.without:
+        alone = jax.process_count() == 1  # else several would write the same records
+        data = ablation.without(data, wanted.split, wanted.without, build=alone)
     with PredictionWriter(
         folder / "predictions.parquet",
         data.split(wanted.split),
@@ -198,9 +210,11 @@ def main() -> None:
     if not lead:
         return
     details = {**coder.details, "threshold_from": source, "split": wanted.split}
+    details["without"] = list(wanted.without)
     details |= _ceiling(data, wanted.split, float(summary.metrics["micro_f1"]))
     evaluation_files.save(folder, summary, details)
     title = f"{wanted.split} of {data.name}, {coder.name}"
+    title += f", without {', '.join(wanted.without)}" if wanted.without else ""
     print(evaluation_files.table(summary, details, title))
     print(f"Evaluation {folder}")
 
@@ -224,7 +238,7 @@ def _one_pass(
 
     with bar:
         return evaluate(
-            coder.score_of(split),
+            coder.score_of(data, split),
             batches(),
             read_facts(records),
             data.label_space,

@@ -115,6 +115,22 @@ def matrices(rows):
     return gold, assigned
 
 
+def test_without_an_input_lies_beside_and_keeps_the_threshold(workdir, capsys):
+    assert command("--workdir", workdir.path, "--split", "test") == 0
+    whole, details, _, rows = read_evaluation(workdir.evaluation("test"))
+    assert command("--workdir", workdir.path, "--split", "test", "--without", "medications") == 0
+    folder = workdir.evaluation("test", without=["medications"])
+    assert folder.name == "without_medications" and folder.parent == workdir.evaluation("test")
+    metrics, its_details, _, its_rows = read_evaluation(folder)
+    assert metrics["threshold"] == whole["threshold"]
+    assert (details["without"], its_details["without"]) == ([], ["medications"])
+    # These contacts have none: it is the same document, with the same probabilities.
+    assert metrics["micro_f1"] == whole["micro_f1"] and its_rows == rows
+    assert "without medications" in capsys.readouterr().out
+    assert command("--workdir", workdir.path, "--without", "notes,medications,labs") == 2
+    assert "leaves nothing to read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("baseline", ["", "lexicon", "evidence"])
 def test_files_agree_with_each_other_and_with_scikit_learn(workdir, capsys, baseline):
     flags = ["--baseline", baseline] if baseline else []
