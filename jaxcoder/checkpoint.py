@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -11,7 +13,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from jaxcoder.errors import UserError
+from jaxcoder.errors import StorageError, UserError
 from jaxcoder.retries import passes, retried
 
 PyTree = Any
@@ -99,6 +101,8 @@ class Checkpoints:
                 f"{self.folder}: no checkpoints here; train first, or pass another --workdir"
             )
         self._kept = _LastAndBest()
+        self._saving = 0
+        self._failed = threading.Event()
         options = (
             ocp.CheckpointManagerOptions(read_only=True)
             if read_only
@@ -106,7 +110,9 @@ class Checkpoints:
                 preservation_policy=self._kept,
                 # Leftovers of a process killed in the middle of a save.
                 cleanup_tmp_directories=True,
-                async_options=ocp.AsyncOptions(timeout_secs=_COMMIT_SECONDS),
+                async_options=ocp.AsyncOptions(
+                    timeout_secs=_COMMIT_SECONDS, barrier_sync_fn=self._barrier()
+                ),
             )
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -122,16 +128,19 @@ class Checkpoints:
 
         Raises:
           UserError: this save or the one before it did not fit on the disk.
+          StorageError: it could not be written for another reason.
         """
         try:
-            self.wait()  # what is still being written is not yet taken from the free space
+            self._manager.wait_until_finished()  # what is still being written is not yet taken from the free space
         except Exception as error:
             if not passes(error) or jax.process_count() > 1:  # the others wait for this one
-                raise
+                raise self._explained(error) from error
             logging.getLogger(__name__).warning(
                 "the last checkpoint was not written (%s); this one takes its place",
                 type(error).__name__,
             )
+        self._saving = progress.step
+        self._failed.clear()
         self._check_space(items)
         self._kept.best = progress.best_step
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
@@ -149,11 +158,22 @@ class Checkpoints:
 
         Raises:
           UserError: it did not fit.
+          StorageError: it could not be written for another reason.
         """
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._explained(error) from error
+
+    def check(self) -> None:
+        """Says of a save in the background that it has failed, and waits for none.
+
+        Raises:
+          UserError: as `wait`.
+          StorageError: as `wait`.
+        """
+        if self._failed.is_set():
+            self.wait()
 
     def close(self) -> None:
         """Waits for the last save and lets go of the folder."""
@@ -267,19 +287,42 @@ class Checkpoints:
             raise self._no_space(f" of {needed / 2**20:,.1f} MiB ({free / 2**20:,.1f} are free)")
 
     def _no_space(self, sizes: str = "") -> UserError:
-        last = self._manager.latest_step()
-        kept = "from the start: no checkpoint is whole yet" if last is None else f"at step {last}"
         return UserError(
             f"{self.folder}: no space left for a checkpoint{sizes}; free some, "
-            f"then run the same command, which goes on {kept}"
+            f"then run the same command, which goes on {self._kept_step()}"
         )
+
+    def _barrier(self) -> Callable[..., None]:
+        """Orbax's barrier of all processes, at which one whose save has failed does not wait.
+
+        Else it would wait for the others, which wait for it elsewhere, until both give up.
+        """
+        together = ocp.multihost.get_barrier_sync_fn()
+
+        def wait(*, key: str, timeout_ms: int) -> None:
+            if sys.exc_info()[1] is None:  # Orbax comes here in the `finally` of a save
+                together(key=key, timeout_ms=timeout_ms)
+            else:
+                self._failed.set()
+
+        return wait
+
+    def _kept_step(self) -> str:
+        last = self._manager.latest_step()
+        return "from the start: no checkpoint is whole yet" if last is None else f"at step {last}"
 
     def _explained(self, error: Exception) -> Exception:
         text = str(error)
         full = getattr(error, "errno", None) == 28 or any(
             sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "ENOSPC")
         )
-        return self._no_space() if full else error
+        if full:
+            return self._no_space()
+        return StorageError(
+            f"{self.folder / str(self._saving)}: was not written ({type(error).__name__}: {text[:1000]}); "
+            f"the same command goes on {self._kept_step()}",
+            alone=jax.process_count() > 1,
+        )
 
 
 def _retried(work: Callable[[], T], what: str) -> T:

@@ -162,7 +162,7 @@ def main() -> None:
     wanted = flags.FLAGS
     if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
         raise UserError(f"--threshold = {wanted.threshold}: expected a probability in [0, 1]")
-    distributed.start()
+    distributed.start(saves=False)
     lead = jax.process_index() == 0
     if wanted.baseline in ("lexicon", "evidence") and jax.process_count() > 1:
         raise UserError(

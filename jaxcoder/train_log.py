@@ -97,7 +97,7 @@ class Window:
         Args:
           step: steps done.
           records_of: from the number of a batch, from 0, to the numbers of its records.
-          checkpoints: what is left when all is not well.
+          checkpoints: of the run: what is left when all is not well.
         """
         self._step, self._records_of, self._checkpoints = step, records_of, checkpoints
         self._steps: list[tuple[Mapping[str, jax.Array], int]] = []
@@ -125,7 +125,9 @@ class Window:
 
         Raises:
           UserError: a loss or a gradient that is no number, or a loss that has exploded.
+          UserError, StorageError: the last checkpoint was not written; see `Checkpoints.check`.
         """
+        self._checkpoints.check()
         metrics = jax.device_get([metrics for metrics, _ in self._steps])
         elapsed = time.monotonic() - self._since  # after device_get: the steps are done now
         for number, each in enumerate(metrics, start=self._step):

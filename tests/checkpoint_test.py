@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcoder.checkpoint import Checkpoints, Progress
-from jaxcoder.errors import UserError
+from jaxcoder.errors import StorageError, UserError
 
 
 def _params(value):
@@ -109,6 +109,22 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no space left for a checkpoint") as caught:
         checkpoints.save(Progress(10, "hash"), {"params": _params(1.0)})
     assert "\n" not in str(caught.value)
+
+
+def test_a_save_that_fails_in_the_background_is_heard_without_waiting(tmp_path, monkeypatch):
+    _saved(tmp_path / "c", [0.1])
+    checkpoints = Checkpoints(tmp_path / "c")
+
+    def fails(step):
+        raise OSError(errno.EACCES, "Permission denied", "arrays")
+
+    monkeypatch.setattr(checkpoints._manager, "_finalize_checkpoint", fails)
+    checkpoints.check()
+    checkpoints.save(Progress(20, "hash"), {"params": _params(2.0)})
+    assert checkpoints._failed.wait(30)
+    with pytest.raises(StorageError, match=r"c/20: was not written \(PermissionError: ") as caught:
+        checkpoints.check()
+    assert not caught.value.alone, "there is one process"
 
 
 def test_a_cut_checkpoint_is_one_clear_line(tmp_path):
