@@ -55,7 +55,7 @@ def start(*, saves: bool = True) -> None:
     explicit = bool(wanted.coordinator or wanted.processes or wanted.process >= 0)
     if not (explicit or wanted.distributed):
         return
-    if _on_cpu():
+    if _on_cpu(jax.config.jax_platforms):
         # Else XLA starts the collectives of a step in another order on another process (seen with
         # jaxlib 0.10.2: gloo then gets the parts of one in the place of another's).
         flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
@@ -84,12 +84,12 @@ def start(*, saves: bool = True) -> None:
         logging.info("%d processes with %d devices", *(jax.process_count(), len(jax.devices())))
 
 
-def _on_cpu() -> bool:
-    """Whether JAX may choose the CPU; where nobody has said, only choosing would tell.
+def _on_cpu(platforms: str | None) -> bool:
+    """Whether JAX may choose the CPU, by JAX_PLATFORMS; where that is empty, only choosing tells.
 
-    There an accelerator is left alone too: none but XLA's compiler for CPUs reads its options.
+    An accelerator that it then chooses is left alone all the same: what begins with xla_cpu is read
+    by the compiler for CPUs alone.
     """
-    platforms = jax.config.jax_platforms  # JAX_PLATFORMS is its default
     return not platforms or platforms.split(",")[0] == "cpu"
 
 
