@@ -131,7 +131,8 @@ class Checkpoints:
           StorageError: it could not be written for another reason.
         """
         try:
-            self._manager.wait_until_finished()  # what is still being written is not yet taken from the free space
+            # What is still being written is not yet taken from the free space.
+            self._manager.wait_until_finished()
         except Exception as error:
             if not passes(error) or jax.process_count() > 1:  # the others wait for this one
                 raise self._explained(error) from error
@@ -319,8 +320,8 @@ class Checkpoints:
         if full:
             return self._no_space()
         return StorageError(
-            f"{self.folder / str(self._saving)}: was not written ({type(error).__name__}: {text[:1000]}); "
-            f"the same command goes on {self._kept_step()}",
+            f"{self.folder / str(self._saving)}: was not written ({type(error).__name__}: "
+            f"{text[:1000]}); the same command goes on {self._kept_step()}",
             alone=jax.process_count() > 1,
         )
 

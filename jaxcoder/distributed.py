@@ -55,7 +55,7 @@ def start(*, saves: bool = True) -> None:
     explicit = bool(wanted.coordinator or wanted.processes or wanted.process >= 0)
     if not (explicit or wanted.distributed):
         return
-    if _on_cpu(jax.config.jax_platforms):
+    if _on_cpu(os.environ.get("JAX_PLATFORMS")):
         # Else XLA starts the collectives of a step in another order on another process (seen with
         # jaxlib 0.10.2: gloo then gets the parts of one in the place of another's).
         flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"

@@ -89,9 +89,7 @@ def start():
     """
     with contextlib.ExitStack() as exits:
 
-        def start(
-            *arguments, processes=2, devices=2, before=NOTHING, run=("-m", "jaxcoder.cli")
-        ):
+        def start(*arguments, processes=2, devices=2, before=NOTHING, run=("-m", "jaxcoder.cli")):
             job = Job(processes, devices, arguments, before, run)
             exits.callback(job.end)
             return job
