@@ -94,11 +94,10 @@ class TrainingPlan:
         epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
         return self._epoch(epoch)[step - self._first_steps[epoch]]
 
-    def contacts_at(self, step: int) -> list[int]:
+    def contacts_at(self, step: int) -> dict[str, list[int]]:
         """Numbers of the contacts in the batch that is number `step`, mini-documents left out."""
         items = self.at(step).items
-        contacts: list[int] = items[(items >= 0) & (items < self._contacts)].tolist()
-        return contacts
+        return {"train": items[(items >= 0) & (items < self._contacts)].tolist()}
 
     def epoch(self, epoch: int) -> list[Planned]:
         """The batches of an epoch, in order; items count contacts from 0, then mini-documents."""

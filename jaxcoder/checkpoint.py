@@ -15,6 +15,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from jaxcoder.errors import StorageError, UserError
 from jaxcoder.retries import passes, retried
+from jaxcoder.whole_file import write_json
 
 PyTree = Any
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class Progress:
       evaluations_since_best: evaluations without improvement, for early stopping.
       threshold: probability threshold tuned at the last evaluation, in (0, 1).
       metric: the metric that decides.
+      pending: whether this step has yet to be evaluated: a run that is told to end saves first.
     """
 
     step: int
@@ -42,6 +44,7 @@ class Progress:
     evaluations_since_best: int = 0
     threshold: float = 0.5
     metric: str = "micro_f1"
+    pending: bool = False
 
     def judged(self, value: float, larger: bool, threshold: float = 0.5) -> "Progress":
         """The progress after an evaluation: is this the best so far?
@@ -55,6 +58,7 @@ class Progress:
         better = best is None or (value > best if larger else value < best)
         return dataclasses.replace(
             self,
+            pending=False,
             threshold=threshold,
             best_value=value if better else best,
             best_step=self.step if better else self.best_step,
@@ -154,6 +158,18 @@ class Checkpoints:
         except Exception as error:
             raise self._explained(error) from error
 
+    def amend(self, progress: Progress) -> None:
+        """Replaces what the checkpoint of the progress' step says beside its arrays.
+
+        That is for an evaluation that was pending. One process calls it, while nothing is saved.
+
+        Args:
+          progress: its step has a checkpoint.
+        """
+        # Orbax neither saves a step twice nor replaces an item of it.
+        file = self.folder / str(progress.step) / "progress" / "metadata"
+        write_json(file, dataclasses.asdict(progress))
+
     def wait(self) -> None:
         """Returns when what was saved is on the disk.
 
@@ -185,13 +201,20 @@ class Checkpoints:
         """The step of the `last` or the `best` checkpoint; None when there is none.
 
         The best is the one that the last checkpoint's progress names, or the last itself before any
-        evaluation.
+        evaluation, or where the best is gone, which a line of the log says.
         """
         last = self._manager.latest_step()
         if last is None or which == "last":
             return last
         best = self.progress(last).best_step
-        return best if best in self._manager.all_steps() else last
+        if best in self._manager.all_steps():
+            return best
+        if best:
+            logging.getLogger(__name__).warning(
+                "%s: the best checkpoint, of step %d, is gone; taking the last, of step %d",
+                *(self.folder, best, last),
+            )
+        return last
 
     def progress(self, step: int) -> Progress:
         """Reads what the run knew at a step."""

@@ -52,6 +52,27 @@ def test_keeps_the_last_and_the_best(tmp_path, scores, larger_is_better, best, k
     np.testing.assert_array_equal(items["params"]["encoder"]["kernel"], np.full((3, 4), best))
 
 
+def test_a_best_checkpoint_that_is_gone_is_said(tmp_path, caplog):
+    _saved(tmp_path / "c", [0.5, 0.4])
+    shutil.rmtree(tmp_path / "c" / "10")
+    assert Checkpoints(tmp_path / "c", read_only=True).step("best") == 20
+    (record,) = (each for each in caplog.records if each.name == "jaxcoder.checkpoint")
+    assert record.getMessage().endswith("of step 10, is gone; taking the last, of step 20")
+
+
+def test_what_a_checkpoint_says_is_replaced_beside_its_arrays(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(Progress(10, "hash", pending=True), {"params": _params(1.0)})
+    checkpoints.wait()
+    progress = checkpoints.progress(10).judged(0.5, larger=True)
+    checkpoints.amend(progress)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path / "c", read_only=True)
+    read, items = checkpoints.restore(10, {"params": _abstract(_params(0.0))}, "hash")
+    assert read == progress == Progress(10, "hash", best_value=0.5, best_step=10)
+    np.testing.assert_array_equal(items["params"]["bias"], [1.0, 1.0])
+
+
 def test_restores_onto_another_mesh(tmp_path):
     _saved(tmp_path / "c", [0.1])
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
