@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from jaxcoder import batches as token_batches
 from jaxcoder import distributed, entry, evaluation_files, sharding
+from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.errors import UserError
 from jaxcoder.metrics import grid, statistics
 from jaxcoder.metrics.summary import Summary, summarise
@@ -216,11 +217,13 @@ def _one_pass(
     shows = jax.process_index() == 0 and sys.stderr.isatty()
     bar = tqdm(total=len(records), desc=split, unit="contact", disable=not shows)
     share = sharding.share_of(coder.rows)
+    planned, _ = plan_evaluation(data.lengths(split), coder.batches)
 
     def batches() -> Iterator[HostBatch]:
-        for batch in token_batches.evaluation_batches(data, split, coder.batches, share):
+        mine = token_batches.evaluation_batches(data, split, coder.batches, share)
+        for batch, whole in zip(mine, planned, strict=True):
             yield batch
-            bar.update(int(batch["_mask"].sum()))
+            bar.update(np.count_nonzero(whole.items >= 0))  # of all processes
 
     with bar:
         return evaluate(
