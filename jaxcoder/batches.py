@@ -165,6 +165,7 @@ def evaluation_batches(
     split: str,
     options: BatchOptions,
     share: Share,
+    most: int = 0,
 ) -> Iterator[Batch]:
     """Makes the batches of one pass over a split: every record once, always in the same order.
 
@@ -175,13 +176,14 @@ def evaluation_batches(
       split: one of its splits.
       options: how; where buckets are chosen, they are chosen for this split.
       share: which rows this process makes.
+      most: records at most, evenly spaced; 0 for all.
 
     Raises:
       UserError: an unknown split, buckets that are too short, or rows that cannot be shared so.
     """
     records = data.batch_source(split)
     sizes = data.sizes(split)
-    planned, lengths = batch_plan.plan_evaluation(sizes[:, 0], options)
+    planned, lengths = batch_plan.plan_evaluation(sizes[:, 0], options, most)
     check_rows(lengths, options, share.of)
     slots = _round_up(int(sizes[:, 1].max()))
 
