@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from jaxcoder import batches as token_batches
 from jaxcoder import distributed, entry, evaluation_files, sharding
+from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.errors import UserError
 from jaxcoder.metrics import grid, statistics
 from jaxcoder.metrics.summary import Summary, summarise
@@ -171,7 +172,7 @@ def main() -> None:
     wanted = flags.FLAGS
     if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
         raise UserError(f"--threshold = {wanted.threshold}: expected a probability in [0, 1]")
-    distributed.start()
+    distributed.start(saves=False)
     lead = jax.process_index() == 0
     if wanted.baseline in ("lexicon", "evidence") and jax.process_count() > 1:
         raise UserError(
@@ -230,11 +231,13 @@ def _one_pass(
     shows = jax.process_index() == 0 and sys.stderr.isatty()
     bar = tqdm(total=len(records), desc=split, unit="contact", disable=not shows)
     share = sharding.share_of(coder.rows)
+    planned, _ = plan_evaluation(data.lengths(split), coder.batches)
 
     def batches() -> Iterator[HostBatch]:
-        for batch in token_batches.evaluation_batches(data, split, coder.batches, share):
+        mine = token_batches.evaluation_batches(data, split, coder.batches, share)
+        for batch, whole in zip(mine, planned, strict=True):
             yield batch
-            bar.update(int(batch["_mask"].sum()))
+            bar.update(np.count_nonzero(whole.items >= 0))  # of all processes
 
     with bar:
         return evaluate(

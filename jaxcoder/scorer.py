@@ -19,7 +19,6 @@ from jaxcoder.baseline import (
     split_scores,
 )
 from jaxcoder.fusion import Sample, Weights, fuse
-from jaxcoder.records.store import evenly
 from jaxcoder.steps import Steps
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
@@ -172,26 +171,24 @@ def fit_fusion(coder: TrainedCoder, data: TokenData, scores: LexiconScores) -> W
       data: token records.
       scores: the lexicon's, of the batches of the validation split.
     """
-    options = coder.experiment.fusion
-    sample, wanted = (
-        Sample(options),
-        set(evenly(range(len(data.sizes("validation"))), options.max_contacts)),
-    )
-    rows = coder.steps.batch_sharding
+    options, rows = coder.experiment.fusion, coder.steps.batch_sharding
+    sample = Sample(options)
     batches = token_batches.evaluation_batches(
-        data, "validation", coder.experiment.batches, sharding.share_of(rows)
+        data,
+        "validation",
+        coder.experiment.batches,
+        sharding.share_of(rows),
+        options.max_contacts,
     )
     for batch in batches:
-        mine = np.array([int(number) in wanted for number in batch["index"]])
-        asked = {**batch, "index": np.where(mine, batch["index"], -1)}
         placed = sharding.put_batch(
-            {"chosen": mine, "scores": scores(asked), "labels": batch["labels"]}, rows
+            {"real": batch["_mask"], "scores": scores(batch), "labels": batch["labels"]}, rows
         )
         placed["logits"] = _network(coder.steps, coder.params, batch)["logits"]
-        found = sharding.whole(placed)  # of all processes, each of which fits the same
-        chosen = found["chosen"]
-        if chosen.any():
-            sample.add(*(found[key][chosen] for key in ("logits", "scores", "labels")))
+        # Every process has the batch whole, B × L numbers, keeps the candidates, and fits the same.
+        found = sharding.whole(placed)
+        real = found["real"]
+        sample.add(*(found[key][real] for key in ("logits", "scores", "labels")))
     return sample.fit()
 
 

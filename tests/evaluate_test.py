@@ -21,7 +21,7 @@ from jaxcoder.records import builder as records_builder
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Code, Contact, Note
 from jaxcoder.records.sources import Source
-from jaxcoder.scorer import fit_fusion, model_score
+from jaxcoder.scorer import fit_fusion, make_scorer, model_score
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.tokens.serialise import serialise
@@ -299,6 +299,23 @@ def test_a_label_space_that_was_exchanged_is_refused(workdir, tmp_path, capsys):
     error = capsys.readouterr().err.strip()
     assert "\n" not in error and space.hash in error
     assert not (tmp_path / "eval").exists()
+
+
+def test_the_bar_counts_the_contacts_of_all_processes(workdir, monkeypatch):
+    counted = []
+
+    class Bar(evaluate.tqdm):
+        def update(self, count):
+            counted.append(count)
+
+    monkeypatch.setattr(evaluate, "tqdm", Bar)
+    # Of two processes this one makes the first half of the rows.
+    monkeypatch.setattr(sharding, "share_of", lambda rows: sharding.Share((0,), 2))
+    monkeypatch.setattr(evaluate, "evaluate", lambda score, batches, *_, **__: list(batches))
+    data = workdir.open_tokens()
+    coder = make_scorer(workdir, data, "network", "last")
+    batches = evaluate._one_pass(coder, data, "validation")
+    assert sum(counted) == SIZES["validation"] > sum(int(each["_mask"].sum()) for each in batches)
 
 
 def test_what_fails_midway_leaves_no_files(workdir, monkeypatch):
