@@ -88,7 +88,7 @@ def _train(exits: contextlib.ExitStack) -> None:
             "config.batches.max_labels and max_evidence drop %d labels and %d evidence spans",
             *(plan.slots.labels_dropped, plan.slots.evidence_dropped),
         )
-    facts = evaluate.read_facts(data.split("validation"))
+    gold_outside = evaluate.gold_outside(data, "validation")
 
     total_steps, warmup_steps, evaluate_every, checkpoint_every, log_every = experiment.schedule(
         options.train, per_epoch=plan.steps_per_epoch, batch=plan.contacts_per_step
@@ -174,7 +174,7 @@ def _train(exits: contextlib.ExitStack) -> None:
         summary = evaluate.evaluate(
             model_score(jitted, jitted.evaluation_params(state)),
             batches.evaluation_batches(data, "validation", options.batches, share),
-            facts,
+            gold_outside,
             data.label_space,
             jitted.batch_sharding,
         )

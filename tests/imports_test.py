@@ -30,7 +30,16 @@ ORDER = (
     *("models", "packed_batches", "weight_names", "weights", "architectures", "pretrained"),
     *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
-    *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
+    *(
+        "metrics",
+        "outcomes",
+        "parquet_rows",
+        "predictions",
+        "baseline",
+        "scorer",
+        "evaluation_files",
+        "evaluate",
+    ),
     *("contact_lines", "predict", "train_log", "profile", "train", "pretrain", "learning_curve"),
     *("export", "bench", "cli"),
 )

@@ -26,7 +26,7 @@ from jaxcoder.records.subset import Subset, of_patients
 
 T = TypeVar("T")
 REPORT = "records_report.json"
-_DATA_SET, _VERSION = "contact_records", "1.3.0"
+_DATA_SET, _VERSION = "contact_records", "1.4.0"
 
 
 @dataclasses.dataclass(frozen=True)

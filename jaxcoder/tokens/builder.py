@@ -42,6 +42,7 @@ from jaxcoder.tokens.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
+from jaxcoder.whole_file import write_json
 
 __all__ = ["TokenData", "TokensOptions", "build", "open_built", "open_tokens"]
 
@@ -297,7 +298,7 @@ def leave_beside(
     tokenizer: Tokenizer,
     returned: Mapping[str, Sequence[Any]],
 ) -> dict[str, Any]:
-    """Writes what stands beside the records: label space, tokenizer, sizes.
+    """Writes what stands beside the records: label space, tokenizer, sizes, counts of codes.
 
     Args:
       folder: that is being written.
@@ -316,6 +317,8 @@ def leave_beside(
             report.merge(SplitReport.from_state(state))
         with (folder / f"sizes_{split}.npy").open("wb") as file:
             np.save(file, report.sizes, allow_pickle=False)
+        if split != MINI:
+            write_json(folder / f"codes_{split}.json", report.code_counts())
     return {split: report.summary() for split, report in reports.items()}
 
 

@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import json
 import shutil
@@ -55,7 +56,11 @@ def test_records_are_the_contacts_in_their_order(built, splits):
         for record, contact in zip(records, contacts, strict=True):
             assert record["contact_id"] == contact.contact_id
             assert record["patient_id"] == contact.patient_id
-            assert record["specialty"] == contact.specialty
+            for key in ("specialty", "sex", "kind"):
+                assert record[key] == getattr(contact, key)
+            assert record["age"] == (-1 if contact.age is None else np.float32(contact.age))
+            assert record["year"] == int(contact.start[:4] or 0)
+            assert record["notes"] == len(contact.notes)
             gold = {code.code: code.role for code in contact.codes}
             codes = [built.label_space.codes[label] for label in record["labels"]]
             assert sorted([*codes, *record["missing_codes"]]) == sorted(gold)
@@ -64,6 +69,27 @@ def test_records_are_the_contacts_in_their_order(built, splits):
                 assert gold[code] == ("unknown", "primary", "secondary")[role]
     for key, dtype in (("tokens", "int32"), ("labels", "int32"), ("roles", "uint8")):
         assert built.split("train")[0][key].dtype == dtype
+
+
+def test_what_an_evaluation_wants_is_read_without_the_tokens(built):
+    whole, apart = built.split("validation"), built.outcome_source("validation")
+    assert len(whole) == len(apart)
+    for record, outcome in zip(whole, apart, strict=True):
+        assert "tokens" not in outcome and len(outcome) == 10
+        assert all(np.array_equal(record[key], outcome[key]) for key in outcome)
+
+
+def test_codes_are_counted_by_role_in_every_split(built, splits):
+    for split, contacts in splits.items():
+        expected = collections.defaultdict(lambda: [0, 0, 0])
+        for code in (code for contact in contacts for code in contact.codes):
+            role = code.role
+            for place, yes in enumerate((True, role == "secondary", role != "unknown")):
+                expected[code.code][place] += yes
+        assert {code: list(count) for code, count in built.code_counts(split).items()} == expected
+    assert built.code_counts("validation")["Z99.1"].occurrences == 1  # outside the label space
+    with pytest.raises(UserError, match="codes_mini.json: cannot be read"):
+        built.code_counts("mini")
 
 
 def test_the_label_space_is_of_the_training_split_alone(built):
