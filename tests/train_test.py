@@ -110,7 +110,11 @@ def test_more_patience_goes_on_where_the_run_stopped(stopped, command, folder):
 def untimed(workdir):
     """What train_metrics.jsonl says, but for speed."""
     return [
-        {name: value for name, value in line.items() if not name.endswith("_per_second")}
+        {
+            name: value
+            for name, value in line.items()
+            if not name.endswith(("_per_second", "waiting_share"))
+        }
         for line in lines(workdir)
     ]
 
