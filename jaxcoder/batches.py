@@ -94,11 +94,10 @@ class TrainingPlan:
         epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
         return self._epoch(epoch)[step - self._first_steps[epoch]]
 
-    def contacts_at(self, step: int) -> list[int]:
+    def contacts_at(self, step: int) -> dict[str, list[int]]:
         """Numbers of the contacts in the batch that is number `step`, mini-documents left out."""
         items = self.at(step).items
-        contacts: list[int] = items[(items >= 0) & (items < self._contacts)].tolist()
-        return contacts
+        return {"train": items[(items >= 0) & (items < self._contacts)].tolist()}
 
     def epoch(self, epoch: int) -> list[Planned]:
         """The batches of an epoch, in order; items count contacts from 0, then mini-documents."""
@@ -111,15 +110,15 @@ class TrainingPlan:
         return 1 - real / computed
 
     def batches(
-        self,
-        start_step: int,
-        share: Share,
-    ) -> Iterator[Batch]:
+        self, start_step: int, share: Share, put: Callable[[Batch], Any] | None = None
+    ) -> Iterator[Any]:
         """Makes batches, without end, in a thread of their own.
 
         Args:
           start_step: number of the first batch.
           share: which rows this process makes.
+          put: done with each batch in that thread, such as putting it on the devices, so that the
+            next ones lie there while a step runs; its result takes the batch's place.
 
         Raises:
           UserError: rows that cannot be shared so.
@@ -138,7 +137,7 @@ class TrainingPlan:
             rows = [read(item) if item >= 0 else None for item in _mine(planned.items, share)]
             return make(rows, planned.length, self.slots.labels, self.slots.evidence)
 
-        return stream(batch_of, start_step)
+        return stream(batch_of, start_step, put=put)
 
     def _members(self, epoch: int) -> np.ndarray:
         """The items of an epoch, in order."""
@@ -166,6 +165,7 @@ def evaluation_batches(
     split: str,
     options: BatchOptions,
     share: Share,
+    most: int = 0,
 ) -> Iterator[Batch]:
     """Makes the batches of one pass over a split: every record once, always in the same order.
 
@@ -176,13 +176,14 @@ def evaluation_batches(
       split: one of its splits.
       options: how; where buckets are chosen, they are chosen for this split.
       share: which rows this process makes.
+      most: records at most, evenly spaced; 0 for all.
 
     Raises:
       UserError: an unknown split, buckets that are too short, or rows that cannot be shared so.
     """
     records = data.batch_source(split)
     sizes = data.sizes(split)
-    planned, lengths = batch_plan.plan_evaluation(sizes[:, 0], options)
+    planned, lengths = batch_plan.plan_evaluation(sizes[:, 0], options, most)
     check_rows(lengths, options, share.of)
     slots = _round_up(int(sizes[:, 1].max()))
 
@@ -194,16 +195,23 @@ def evaluation_batches(
     return stream(batch_of, 0, len(planned))
 
 
-def stream(make: Callable[[int], Batch], start: int, stop: int | None = None) -> Iterator[Batch]:
+def stream(
+    make: Callable[[int], Batch],
+    start: int,
+    stop: int | None = None,
+    put: Callable[[Batch], Any] | None = None,
+) -> Iterator[Any]:
     """Makes batches by number in a thread of their own, some ahead of the one in use.
 
     Args:
       make: from the number of a batch to the batch.
       start: the first number.
       stop: the number after the last; None for no end.
+      put: see `TrainingPlan.batches`.
     """
     # Grain wants a length; no run reaches this one.
     steps = grain.MapDataset.range(start, 2**48 if stop is None else stop).map(make)
+    steps = steps.map(put) if put else steps
     return iter(
         steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD))
     )

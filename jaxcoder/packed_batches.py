@@ -5,7 +5,8 @@ the seed and the step, and a process makes its share of the rows.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,7 @@ class Packed:
                     f"config.packing: split {split!r}: {data.path} has {', '.join(data.splits)}"
                 )
         self.length, self._options, self._seed = length, options, seed
+        self._splits = tuple(splits)
         self._sources = [data.batch_source(split) for split in splits]
         lengths = [data.lengths(split) for split in splits]
         chosen = [np.fromiter(evenly(range(len(each)), most), np.int32) for each in lengths]
@@ -84,27 +86,33 @@ class Packed:
         """Documents in a batch, on average."""
         return self.documents / self.steps_per_epoch
 
-    def documents_at(self, step: int) -> list[int]:
-        """Numbers of the documents in the batch that is number `step`, in their splits."""
+    def documents_at(self, step: int) -> dict[str, list[int]]:
+        """Numbers of the documents in the batch that is number `step`, by split."""
         epoch, number = divmod(step, self.steps_per_epoch)
         rows, first = self._rows(epoch), number * self._options.rows
         numbers = range(first, min(first + self._options.rows, len(rows)))
         pieces = np.concatenate([rows[each] for each in numbers])
-        documents: list[int] = self._number[np.unique(self._pieces.document[pieces])].tolist()
-        return documents
+        documents = np.unique(self._pieces.document[pieces])
+        found = {
+            split: self._number[documents[self._split[documents] == number]].tolist()
+            for number, split in enumerate(self._splits)
+        }
+        return {split: numbers for split, numbers in found.items() if numbers}
 
     def batches(
         self,
         start_step: int,
         stop_step: int | None,
         share: Share,
-    ) -> Iterator[Batch]:
+        put: Callable[[Batch], Any] | None = None,
+    ) -> Iterator[Any]:
         """Makes batches in a thread of their own.
 
         Args:
           start_step: number of the first batch.
           stop_step: number after the last; None for no end.
           share: which rows this process makes.
+          put: see `TrainingPlan.batches`.
 
         Returns:
           Of this process, B its rows: `tokens` int32 [B, T]; `segments` int32 [B, T], 1, 2, … for
@@ -117,7 +125,7 @@ class Packed:
             epoch, number = divmod(step, self.steps_per_epoch)
             return self._make(self._rows(epoch), number * self._options.rows + mine)
 
-        return batches.stream(make, start_step, stop_step)
+        return batches.stream(make, start_step, stop_step, put)
 
     def _pack(self, epoch: int) -> Rows:
         seed = self._seed

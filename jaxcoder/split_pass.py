@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from jaxcoder import batches as token_batches
 from jaxcoder import sharding
+from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.errors import UserError
 from jaxcoder.metrics import grid, statistics
 from jaxcoder.scorer import HostBatch, Score, Scorer
@@ -85,10 +86,12 @@ def batches_of(coder: Scorer, data: TokenData, split: str) -> Iterator[HostBatch
     """Yields this process's rows of each batch of a split, with a progress bar on a terminal."""
     shows = jax.process_index() == 0 and sys.stderr.isatty()
     share = sharding.share_of(coder.rows)
+    mine = token_batches.evaluation_batches(data, split, coder.batches, share)
+    planned, _ = plan_evaluation(data.lengths(split), coder.batches)
     with tqdm(total=len(data.sizes(split)), desc=split, unit="contact", disable=not shows) as bar:
-        for batch in token_batches.evaluation_batches(data, split, coder.batches, share):
+        for batch, whole in zip(mine, planned, strict=True):
             yield batch
-            bar.update(int(batch["_mask"].sum()))
+            bar.update(np.count_nonzero(whole.items >= 0))  # of all processes
 
 
 def scored(

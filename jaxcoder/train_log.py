@@ -6,7 +6,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -16,16 +17,19 @@ from jaxcoder.errors import UserError
 from jaxcoder.whole_file import write_bytes
 from jaxcoder.workdir import Workdir
 
+B = TypeVar("B")
+
 
 class TrainLog:
     """Writes one line of numbers at a time. Numbers only: no text of a note can reach it."""
 
-    def __init__(self, workdir: Workdir, step: int):
+    def __init__(self, workdir: Workdir, step: int, *, pending: bool = False):
         """Opens the log, and forgets the lines after a step: a killed run does those steps again.
 
         Args:
           workdir: of the run.
           step: of the checkpoint that the run goes on from; 0 for a new run.
+          pending: whether that step has yet to be evaluated; a line of its evaluation goes too.
         """
         from tensorboardX import SummaryWriter  # it imports torch, seconds long, where there is one
 
@@ -34,8 +38,11 @@ class TrainLog:
         if path.exists():
             # A killed run's last line may be cut short: without newline, and its step comes again.
             for line in path.read_text().splitlines(keepends=True):
-                if line.endswith("\n") and json.loads(line)["step"] <= step:
-                    kept.append(line)
+                if line.endswith("\n"):
+                    numbers = json.loads(line)
+                    again = pending and not any(name.startswith("train/") for name in numbers)
+                    if numbers["step"] <= step - again:
+                        kept.append(line)
         write_bytes(path, "".join(kept).encode())
         # A bucket cannot append: there the lines are kept, and written whole at each save.
         self._path, self._kept = path, kept
@@ -87,22 +94,40 @@ class Window:
     EXPLODED = 1000.0
     """A loss so many times the mean of the window before is no longer training."""
     NAMED = 32
-    """Records of a batch that a message names."""
+    """Records of a batch that a message names, of each split."""
 
     def __init__(
-        self, step: int, records_of: Callable[[int], Sequence[int]], checkpoints: Checkpoints
+        self,
+        step: int,
+        records_of: Callable[[int], Mapping[str, Sequence[int]]],
+        checkpoints: Checkpoints,
     ) -> None:
         """Begins with the step after `step`.
 
         Args:
           step: steps done.
-          records_of: from the number of a batch, from 0, to the numbers of its records.
-          checkpoints: what is left when all is not well.
+          records_of: from the number of a batch, from 0, to the numbers of its records by split.
+          checkpoints: of the run: what is left when all is not well.
         """
         self._step, self._records_of, self._checkpoints = step, records_of, checkpoints
         self._steps: list[tuple[Mapping[str, jax.Array], int]] = []
         self._usual = math.inf
-        self._since = time.monotonic()
+        self._since, self._waited = time.monotonic(), 0.0
+
+    def take(self, feed: Iterator[B]) -> B:
+        """Takes the next batch; counts how long the devices stood still for it.
+
+        A step runs behind the loop's back: to wait for a batch costs nothing as long as the devices
+        have a step to do. A wait counts in whole where the last step is done when the batch comes,
+        though it may have ended only then: the devices stood still for no longer than that.
+        """
+        began = time.monotonic()
+        batch = next(feed)
+        waited = time.monotonic() - began
+        last = self._steps[-1][0]["loss"] if self._steps else None
+        if last is None or last.is_ready():  # type: ignore[attr-defined]  # it has, unsaid
+            self._waited += waited
+        return batch
 
     def add(self, metrics: Mapping[str, jax.Array], tokens: int) -> None:
         """Takes a step.
@@ -115,46 +140,54 @@ class Window:
 
     def restart(self) -> None:
         """Begins to count the time anew."""
-        self._since = time.monotonic()
+        self._since, self._waited = time.monotonic(), 0.0
 
     def close(self) -> dict[str, float]:
         """Waits for the steps, and begins the next window.
 
         Returns:
-          The means of the metrics, and the rates at which the steps went.
+          The means of the metrics; the rates at which the steps went, in wall time;
+          `padding_share`, the share in [0, 1] of the tokens; and `waiting_share`, the share in
+          [0, 1] of the time for which the devices stood still for a batch, at most: see `take`.
 
         Raises:
           UserError: a loss or a gradient that is no number, or a loss that has exploded.
+          UserError, StorageError: the last checkpoint was not written; see `Checkpoints.check`.
         """
+        self._checkpoints.check()
         metrics = jax.device_get([metrics for metrics, _ in self._steps])
         elapsed = time.monotonic() - self._since  # after device_get: the steps are done now
         for number, each in enumerate(metrics, start=self._step):
             self._check(number, float(each["loss"]), float(each["grad_norm"]))
         numbers = {key: float(np.mean([m[key] for m in metrics])) for key in metrics[0]}
         documents, tokens = (sum(float(m[key]) for m in metrics) for key in ("documents", "tokens"))
-        computed = sum(size for _, size in self._steps)
+        computed, waited = sum(size for _, size in self._steps), self._waited
         self._step, self._steps, self._usual = self._step + len(metrics), [], numbers["loss"]
         self.restart()
         return numbers | {
             "documents_per_second": documents / elapsed,
             "tokens_per_second": tokens / elapsed,
             "padding_share": 1 - tokens / computed,
+            "waiting_share": waited / elapsed,
         }
 
     def _check(self, number: int, loss: float, gradient: float) -> None:
         limit = self.EXPLODED * (self._usual or math.inf)  # of a batch without anything to learn
         if math.isfinite(loss) and math.isfinite(gradient) and loss <= limit:
             return
-        last, records = self._checkpoints.step("last"), list(self._records_of(number))
-        named = ", ".join(map(str, records[: self.NAMED]))
-        more = f" and {len(records) - self.NAMED} more" if len(records) > self.NAMED else ""
+        last, records = self._checkpoints.step("last"), self._records_of(number)
+        named = "; ".join(f"{split} {self._named(records[split])}" for split in records)
         raise UserError(
             f"step {number + 1}: loss {loss:.4g}, gradient norm {gradient:.4g}; expected numbers, "
             f"and no loss of {self.EXPLODED:g} times the mean before ({self._usual:.4g}). In its "
-            f"batch are the records {named}{more}. "
+            f"batch are the records {named}. "
             + ("No checkpoint yet" if last is None else f"The checkpoint of step {last} is whole")
             + "; lower config.optim.learning_rate, then run the same command"
         )
+
+    def _named(self, records: Sequence[int]) -> str:
+        more = f" and {len(records) - self.NAMED} more" if len(records) > self.NAMED else ""
+        return ", ".join(map(str, records[: self.NAMED])) + more
 
 
 def peak_memory() -> float:

@@ -49,7 +49,7 @@ def tune(coder: Scorer, data: TokenData, *, exact: bool, by: str) -> Tuning:
     specialties = split_pass.read_specialties(data, "validation") if by == "specialty" else None
     kept = coder.tuned
     totals = split_pass.gather(
-        coder.score_of("validation"),
+        coder.score_of(data, "validation"),
         split_pass.batches_of(coder, data, "validation"),
         split_pass.split_codes(data, "validation"),
         coder.rows,
@@ -88,7 +88,7 @@ def _exactly(coder: Scorer, data: TokenData, totals: Totals) -> tuple[float, flo
     scores = exact_threshold.Scores(totals.edges, exact_threshold.open_gaps(*counts))
     batches = split_pass.batches_of(coder, data, "validation")
     for _, gold, probabilities_BxL, _ in split_pass.scored(
-        coder.score_of("validation"), batches, coder.rows
+        coder.score_of(data, "validation"), batches, coder.rows
     ):
         scores.add(probabilities_BxL, gold["labels"], gold["_mask"])
     return scores.best(*counts)

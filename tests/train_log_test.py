@@ -26,6 +26,18 @@ def test_going_on_forgets_what_will_be_done_again(tmp_path):
     assert _steps(workdir) == [10, 20, 30]
 
 
+def test_what_has_yet_to_be_evaluated_is_forgotten_of_that_step_alone(tmp_path):
+    workdir = Workdir(tmp_path)
+    with TrainLog(workdir, 0) as log:
+        for step in (10, 20):
+            log.write(step, {"loss": 1.0}, "train")
+            log.write(step, {"loss": 1.0}, "validation")
+    with TrainLog(workdir, 20, pending=True):
+        pass
+    assert _steps(workdir) == [10, 10, 20]
+    assert "train/loss" in workdir.train_metrics.read_text().splitlines()[-1]
+
+
 def test_numbers_that_are_not_finite_are_null(tmp_path):
     workdir = Workdir(tmp_path)
     with TrainLog(workdir, 0) as log:
@@ -43,7 +55,11 @@ def steps(*losses, gradient=1.0):
 @pytest.fixture
 def window(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c")
-    yield Window(10, lambda step: [step * 100, step * 100 + 1], checkpoints)
+    yield Window(
+        10,
+        lambda step: {"train": [step * 100, step * 100 + 1], "background": range(40)},
+        checkpoints,
+    )
     checkpoints.close()
 
 
@@ -55,6 +71,41 @@ def test_a_window_is_the_mean_of_its_steps(window):
     assert numbers["tokens_per_second"] / numbers["documents_per_second"] == pytest.approx(7.5)
     window.add(steps(5.0)[0], 40)
     assert window.close()["loss"] == 5.0, "the next one has its own steps alone"
+
+
+class Loss(float):
+    """A loss that is there, or not yet."""
+
+    done = True
+
+    def is_ready(self):
+        return self.done
+
+
+def test_waiting_counts_where_the_devices_have_nothing_left_to_do(window, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(train_log.time, "monotonic", lambda: now[0])
+
+    def feed():
+        while True:
+            now[0] += 1.0  # that a batch takes
+            yield "batch"
+
+    batches = feed()
+    window.restart()
+    for done in (False, True, True):
+        assert window.take(batches) == "batch"  # 1, not counted after the first, 3
+        loss = Loss(2.0)
+        loss.done = done
+        window.add(steps(loss)[0], 40)
+        now[0] += 2.0
+    now[0] += 1.0
+    assert window.close()["waiting_share"] == pytest.approx(2.0 / 10.0)
+    window.take(batches)
+    window.restart()  # after an evaluation
+    window.add(steps(Loss(2.0))[0], 40)
+    now[0] += 1.0
+    assert window.close()["waiting_share"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -74,7 +125,8 @@ def test_what_is_no_number_stops_and_names_the_first_step_and_its_records(
         window.close()
     assert said in str(raised.value) and "No checkpoint yet" in str(raised.value)
     number = int(str(raised.value).split("step ")[1].split(":")[0]) - 1
-    assert f"records {number}00, {number}01." in str(raised.value)
+    named = f"records train {number}00, {number}01; background 0, 1, 2, "
+    assert named in str(raised.value) and "30, 31 and 8 more. " in str(raised.value)
 
 
 def test_after_a_window_with_nothing_to_learn_a_loss_is_none_that_explodes(window):

@@ -7,7 +7,8 @@ import shutil
 import jax
 import pytest
 
-from jaxcoder import cli, experiment, train
+from jaxcoder import cli, distributed, experiment, train
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "demo.py"
@@ -45,9 +46,9 @@ def folder(tmp_path_factory):
 def command(folder, capsys):
     """Runs `jaxcoder train`; returns its exit status, and what it printed and complained of."""
 
-    def run(workdir, **options):
+    def run(workdir, *more, **options):
         options = {"data_dir": folder / "data", **OPTIONS, **options}
-        flags = [f"--config.{key}={value}" for key, value in options.items()]
+        flags = [*(f"--config.{key}={value}" for key, value in options.items()), *more]
         status = 0
         try:
             cli.main(["train", f"--config={CONFIG}", f"--workdir={folder / workdir}", *flags])
@@ -90,11 +91,63 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best_checkpoint(stopp
     assert len({line["validation/micro_f1"] for line in validated}) == 1
 
 
+def test_a_trace_is_left_where_one_is_wanted(stopped, command, folder):
+    assert not (stopped / "profile").exists()
+    assert command("traced", "--profile_steps=2", **{"train.total": "4 steps"})[0] == 0
+    assert len(list((folder / "traced" / "profile").rglob("*.xplane.pb"))) == 1
+    logged = [line for line in lines(folder / "traced") if "train/loss" in line]
+    shares = [line["train/waiting_share"] for line in logged]
+    assert shares and all(0 <= share < 1 for share in shares)
+
+
 def test_more_patience_goes_on_where_the_run_stopped(stopped, command, folder):
     shutil.copytree(stopped, folder / "patient")
     assert command("patient", **{"train.patience": 3})[0] == 0
     steps = [line["step"] for line in lines(folder / "patient") if "validation/micro_f1" in line]
     assert steps == [2, 4, 6, 8]
+
+
+def untimed(workdir):
+    """What train_metrics.jsonl says, but for speed."""
+    return [
+        {
+            name: value
+            for name, value in line.items()
+            if not name.endswith(("_per_second", "waiting_share"))
+        }
+        for line in lines(workdir)
+    ]
+
+
+@pytest.mark.parametrize("told", [2, 4, 6])  # the best step, one between, the last one
+def test_a_run_told_to_end_at_an_evaluation_saves_first_and_evaluates_when_it_goes_on(
+    stopped, command, folder, monkeypatch, told
+):
+    workdir, name = folder / f"told_{told}", f"told_{told}"
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed.Preemption, "reached", lambda self, step: step == told)
+        status, out, _ = command(name)
+    assert status == 0 and f"told to end, saved at step {told} of 20" in out
+    assert untimed(workdir) == untimed(stopped)[: len(untimed(workdir))]
+    assert "validation/micro_f1" not in lines(workdir)[-1]
+    assert not (workdir / "finished.json").exists()
+    # Killed after the evaluation was written to the log, before the checkpoint heard of it.
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "amend", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            command(name)
+    assert untimed(workdir) == untimed(stopped)[: len(untimed(workdir))]
+    assert command(name)[0] == 0
+    assert untimed(workdir) == untimed(stopped) and (workdir / "finished.json").exists()
+    ours, expected = (
+        Checkpoints(run / "checkpoints", read_only=True) for run in (workdir, stopped)
+    )
+    assert [ours.step(which) for which in ("best", "last")] == [2, 6]
+    assert ours.progress(6) == expected.progress(6)
+
+
+def killed(*_):
+    raise RuntimeError("killed")
 
 
 @pytest.mark.parametrize(

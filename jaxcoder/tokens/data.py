@@ -15,10 +15,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import store
 from jaxcoder.records.builder import ContactData, open_contacts
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.tokens.serialise import SerialiseOptions
 from jaxcoder.tokens.tokenizer import Tokenizer, load_tokenizer
 
 REPORT = "tokens_report.json"
@@ -138,6 +140,12 @@ class TokenData:
         return load_tokenizer(self.tokenizer_dir)
 
     @property
+    def serialise(self) -> SerialiseOptions:
+        """What of a contact they were made from."""
+        made = self.report["identity"]["options"]["serialise"]
+        return settings.build(SerialiseOptions, made, f"{self.path / REPORT}: serialise")
+
+    @property
     def contacts_path(self) -> epath.Path:
         """Folder of the contact records that they were made from."""
         return self.path.parent.parent.parent / self.report["contacts"]
@@ -154,7 +162,7 @@ class TokenData:
                 f"{self.contacts_path}: holds other contacts than those that {self.path} was made "
                 f"from; {self._remedy}"
             )
-        return contacts
+        return contacts.taking(self.report["identity"]["options"]["train_share"])
 
     def split(self, name: str) -> Sequence[Record]:
         """Random access to the records of a split, in the order of the contacts.

@@ -20,7 +20,11 @@ LAYOUTS = {
 def losses(workdir):
     lines = map(json.loads, workdir.train_metrics.read_text().splitlines())
     return [
-        {key: value for key, value in line.items() if not key.endswith("_per_second")}
+        {
+            key: value
+            for key, value in line.items()
+            if not key.endswith(("_per_second", "waiting_share"))
+        }
         for line in lines
     ]
 

@@ -11,6 +11,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Evidence
+from jaxcoder.records.subset import of_patients
 from jaxcoder.settings import build as build_options
 from jaxcoder.tokens import builder
 from jaxcoder.tokens.builder import TokensOptions
@@ -96,6 +97,26 @@ def test_the_label_space_is_of_the_training_split_alone(built):
     last = built.split("validation")[-1]
     assert last["missing_codes"] == ("Z99.1",) and len(last["labels"]) == 1
     assert built.report["splits"]["validation"]["gold_outside_label_space"] == 1
+
+
+def test_a_share_of_the_training_patients_is_all_that_is_learnt_from(make_data, splits, tmp_path):
+    contacts = make_data(tmp_path, splits)
+    kept = of_patients([each.patient_id for each in splits["train"]], 0.5)
+    chosen = [splits["train"][number] for number in kept]
+    assert 0 < len(chosen) < len(splits["train"])
+    half = quiet(contacts, tmp_path, dataclasses.replace(OPTIONS, train_share=0.5))
+    for found in (half.split("train"), half.contacts().split("train")):
+        assert [each_id(each) for each in found] == [each.contact_id for each in chosen]
+    assert len(half.split("validation")) == len(splits["validation"])
+    assert set(half.label_space.codes) == {code.code for each in chosen for code in each.codes}
+    with pytest.raises(UserError, match="train_share = 1e-09: no patient"):
+        quiet(contacts, tmp_path, dataclasses.replace(OPTIONS, train_share=1e-9))
+    with pytest.raises(ValueError, match="train_share = 0"):
+        dataclasses.replace(OPTIONS, train_share=0.0)
+
+
+def each_id(record):
+    return record["contact_id"] if isinstance(record, dict) else record.contact_id
 
 
 def test_gold_evidence_decodes_to_the_mention(built, splits):
