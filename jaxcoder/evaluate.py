@@ -3,15 +3,17 @@
     jaxcoder evaluate --workdir runs/demo --split test
     jaxcoder evaluate --workdir runs/demo --split validation --baseline lexicon
     jaxcoder evaluate --workdir runs/codiesp --split validation --baseline network
+    jaxcoder evaluate --workdir runs/demo --split test --without medications,labs
     jaxcoder evaluate --workdir runs/demo --split test --thresholds code
 
 One threshold is tuned for micro-F1 on the validation split and applied unchanged to every other;
 before it, where the config fuses network and evidence lexicon, the weights of the two.
 WORKDIR/eval/SPLIT then holds metrics.json, details.json, groups.csv (with intervals), codes.csv,
 roles.csv, granularity.csv, reliability.csv, contacts.parquet and predictions.parquet; those of a
-baseline lie in baseline_NAME below it, those with thresholds by code or by specialty, which
-`predict` and `export` do not use, in thresholds_NAME. metrics.json is there only where all are of
-one evaluation. Runs on all devices, with --distributed on those of several hosts.
+baseline lie in baseline_NAME below it, those of a coder that is not given some of its inputs in
+without_NAMES, those with thresholds by code or by specialty, which `predict` and `export` do not
+use, in thresholds_NAME. metrics.json is there only where all are of one evaluation. Runs on all
+devices, with --distributed on those of several hosts.
 """
 
 from collections.abc import Iterable
@@ -32,6 +34,7 @@ from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import SPLITS
 from jaxcoder.scorer import BASELINES, HostBatch, Score, Scorer, make_scorer
 from jaxcoder.split_pass import SplitCodes
+from jaxcoder.tokens import ablation
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.workdir import Tuned, Workdir
 
@@ -76,8 +79,14 @@ def define_flags() -> None:
         "strings of the evidence that the loss uses, found again; network, a fused coder without "
         "its lexicon.",
     )
+    flags.DEFINE_list(
+        "without",
+        [],
+        "Inputs that the coder is not given, to see what they bring: notes, "
+        "medications, labs. Threshold and fusion stay those of all inputs.",
+    )
     flags.DEFINE_float(
-        "threshold", None, "Probability that an assigned code exceeds, instead of tuning it."
+        "threshold", None, "Probability that an assigned code exceeds, instead of the tuned one."
     )
     flags.DEFINE_enum(
         "tune",
@@ -115,7 +124,7 @@ def main() -> None:
     for name in wanted.groups:
         if name not in GROUPINGS:
             raise UserError(f"--groups {name}: expected some of {', '.join(GROUPINGS)}")
-    distributed.start()
+    distributed.start(saves=False)
     lead = jax.process_index() == 0
     if wanted.baseline in ("lexicon", "evidence") and jax.process_count() > 1:
         raise UserError(
@@ -135,28 +144,32 @@ def main() -> None:
         coder, data, workdir, by=by, exact=wanted.tune == "exact", keep=not wanted.baseline
     )
     threshold = tuned.threshold if wanted.threshold is None else wanted.threshold
-    wards = split_pass.specialties(data, wanted.split) if by == "specialty" else None
-    names = wards.names if wards else data.label_space.codes
+    specialties = split_pass.read_specialties(data, wanted.split) if by == "specialty" else None
+    names = specialties.names if specialties else data.label_space.codes
     decision = own.decision(names) if own else None
-    folder = workdir.evaluation(wanted.split, wanted.baseline, by)
+    folder = workdir.evaluation(wanted.split, wanted.baseline, wanted.without, by)
+    scored = data
+    if wanted.without:
+        alone = jax.process_count() == 1  # else several would write the same records
+        scored = ablation.without(data, wanted.split, wanted.without, build=alone)
     with PredictionWriter(
         folder,
-        data.outcome_source(wanted.split),
-        data.lengths(wanted.split),
+        scored.outcome_source(wanted.split),
+        scored.lengths(wanted.split),
         data.label_space,
         threshold=threshold if decision is None else decision,
-        ward=wards.of if wards else None,
+        group=specialties.of if specialties else None,
         top=wanted.top,
         lead=lead,
     ) as writer:
         totals = split_pass.gather(
-            coder.score_of(wanted.split),
-            split_pass.batches_of(coder, data, wanted.split),
+            coder.score_of(scored, wanted.split),
+            split_pass.batches_of(coder, scored, wanted.split),
             codes,
             coder.rows,
             threshold=threshold,
             decision=decision,
-            wards=wards,
+            specialties=specialties,
             writer=writer,
         )
         summary = summarise(
@@ -174,6 +187,7 @@ def main() -> None:
         return
     source = "tuned on validation" if wanted.threshold is None else "given"
     details = {**coder.details, "threshold_from": source, "split": wanted.split}
+    details["without"] = list(wanted.without)
     details["thresholds"] = {"by": wanted.thresholds}
     if own:
         count = sum(name in own.own for name in names)
@@ -198,6 +212,9 @@ def main() -> None:
     }
     evaluation_files.save(folder, summary, details, tables)
     title = f"{wanted.split} of {data.name}, {coder.name}"
+    title += f", without {', '.join(wanted.without)}" if wanted.without else ""
+    title += f", without {', '.join(wanted.without)}" if wanted.without else ""
+    title += f", thresholds by {by}" if by else ""
     print(evaluation_files.table(summary, details, title))
     print(f"Evaluation {folder}")
 

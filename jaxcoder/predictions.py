@@ -93,7 +93,7 @@ class PredictionWriter:
         label_space: LabelSpace,
         *,
         threshold: float | np.ndarray,
-        ward: np.ndarray | None = None,
+        group: np.ndarray | None = None,
         top: int,
         lead: bool = True,
     ) -> None:
@@ -105,15 +105,15 @@ class PredictionWriter:
           lengths: int32 [N], tokens of each record.
           label_space: what the labels are.
           threshold: that an assigned code's probability exceeds: one for all, or float32 [1, L] by
-            label or [G, 1] by ward.
-          ward: int32 [N], number of each record's ward; for thresholds by ward.
+            label or [G, 1] by group.
+          group: int32 [N], number of each record's group; for thresholds by group.
           top: codes a contact, beside further assigned ones.
           lead: whether this process writes; the others only give it their rows.
         """
         self._lead = lead
         self._records, self._lengths = records, lengths
         self._codes = np.array(label_space.codes, dtype=object)
-        self._threshold, self._ward, self._top = threshold, ward, top
+        self._threshold, self._group, self._top = threshold, group, top
         self.granularities = GranularCounts(coarsenings(label_space.granularity))
         self._exits = contextlib.ExitStack()
         if not lead:
@@ -137,8 +137,8 @@ class PredictionWriter:
         """
         whole = sharding.whole((index_B, found.counts, found.measures))
         limit = self._threshold
-        if self._ward is not None:  # padding rows take that of any
-            limit = np.asarray(limit)[self._ward[np.maximum(whole[0], 0)]]
+        if self._group is not None:  # padding rows take that of any
+            limit = np.asarray(limit)[self._group[np.maximum(whole[0], 0)]]
         predicted = top_labels(probabilities_BxL, limit, self._top)
         for number, counts, measures, (labels, values, assigned) in zip(
             *whole, predicted, strict=True

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from jaxcoder import batches as token_batches
 from jaxcoder import sharding
+from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.errors import UserError
 from jaxcoder.metrics import grid, statistics
 from jaxcoder.scorer import HostBatch, Score, Scorer
@@ -73,7 +74,7 @@ class Specialties:
     of: np.ndarray
 
 
-def specialties(data: TokenData, split: str) -> Specialties:
+def read_specialties(data: TokenData, split: str) -> Specialties:
     """Reads the specialty of each contact of a split."""
     each = [record["specialty"] or "unknown" for record in data.outcome_source(split)]
     names = tuple(sorted(set(each)))
@@ -85,10 +86,12 @@ def batches_of(coder: Scorer, data: TokenData, split: str) -> Iterator[HostBatch
     """Yields this process's rows of each batch of a split, with a progress bar on a terminal."""
     shows = jax.process_index() == 0 and sys.stderr.isatty()
     share = sharding.share_of(coder.rows)
+    mine = token_batches.evaluation_batches(data, split, coder.batches, share)
+    planned, _ = plan_evaluation(data.lengths(split), coder.batches)
     with tqdm(total=len(data.sizes(split)), desc=split, unit="contact", disable=not shows) as bar:
-        for batch in token_batches.evaluation_batches(data, split, coder.batches, share):
+        for batch, whole in zip(mine, planned, strict=True):
             yield batch
-            bar.update(int(batch["_mask"].sum()))
+            bar.update(np.count_nonzero(whole.items >= 0))  # of all processes
 
 
 def scored(
@@ -114,7 +117,7 @@ def gather(
     *,
     threshold: float | None = None,
     decision: np.ndarray | None = None,
-    wards: Specialties | None = None,
+    specialties: Specialties | None = None,
     writer: Writer | None = None,
 ) -> statistics.Totals:
     """Gathers the statistics of all metrics in one pass.
@@ -129,7 +132,7 @@ def gather(
       rows: sharding of the rows of a batch.
       threshold: one more threshold to count at, in [0, 1].
       decision: by what labels are assigned, as of `statistics.Accumulator`; None is the threshold.
-      wards: by which predictions are counted too, and by which a decision may differ.
+      specialties: by which predictions are counted too, and by which a decision may differ.
       writer: takes each batch's probabilities, and its outcomes by the decision.
     """
     labels = len(codes.occurring)
@@ -141,18 +144,18 @@ def gather(
         rows,
         decision=decision,
         occurring=codes.occurring,
-        groups=len(wards.names) if wards else 0,
+        groups=len(specialties.names) if specialties else 0,
     )
     for batch, gold, probabilities_BxL, loss_B in scored(score, batches, rows):
         index_B = np.maximum(batch["index"], 0)
-        ward_B = wards.of[index_B] if wards else np.zeros_like(index_B)
+        specialty_B = specialties.of[index_B] if specialties else np.zeros_like(index_B)
         found = accumulator.update(
             probabilities_BxL,
             loss_B,
             gold["labels"],
             gold["missing"],
             gold["_mask"],
-            sharding.put_batch({"ward": ward_B.astype(np.int32)}, rows)["ward"],
+            sharding.put_batch({"specialty": specialty_B.astype(np.int32)}, rows)["specialty"],
         )
         if writer is not None:
             writer.write(gold["index"], probabilities_BxL, found)

@@ -46,15 +46,15 @@ def tune(coder: Scorer, data: TokenData, *, exact: bool, by: str) -> Tuning:
     Raises:
       UserError: validation has no codes; or as `exact_threshold.Scores.add`.
     """
-    wards = split_pass.specialties(data, "validation") if by == "specialty" else None
+    specialties = split_pass.read_specialties(data, "validation") if by == "specialty" else None
     kept = coder.tuned
     totals = split_pass.gather(
-        coder.score_of("validation"),
+        coder.score_of(data, "validation"),
         split_pass.batches_of(coder, data, "validation"),
         split_pass.split_codes(data, "validation"),
         coder.rows,
         threshold=kept.threshold if kept else None,
-        wards=wards,
+        specialties=specialties,
     )
     hits_E, predicted_E, gold = _counts(totals)
     if exact and not (kept and kept.exact):
@@ -73,8 +73,8 @@ def tune(coder: Scorer, data: TokenData, *, exact: bool, by: str) -> Tuning:
     own = None
     if by == "code":
         own = thresholds.tune_by_code(totals, data.label_space.codes, threshold)
-    elif wards:
-        own = thresholds.tune_by_specialty(totals, wards.names, threshold)
+    elif specialties:
+        own = thresholds.tune_by_specialty(totals, specialties.names, threshold)
     return Tuning(tuned, micro_f1, own)
 
 
@@ -88,7 +88,7 @@ def _exactly(coder: Scorer, data: TokenData, totals: Totals) -> tuple[float, flo
     scores = exact_threshold.Scores(totals.edges, exact_threshold.open_gaps(*counts))
     batches = split_pass.batches_of(coder, data, "validation")
     for _, gold, probabilities_BxL, _ in split_pass.scored(
-        coder.score_of("validation"), batches, coder.rows
+        coder.score_of(data, "validation"), batches, coder.rows
     ):
         scores.add(probabilities_BxL, gold["labels"], gold["_mask"])
     return scores.best(*counts)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from etils import epath
@@ -82,12 +82,21 @@ class Workdir:
         self.finished = self.path / "finished.json"
         self.data = self.path / "data.json"
 
-    def evaluation(self, split: str, baseline: str = "", by: str = "") -> epath.Path:
-        """The folder of a split's evaluation, of a baseline's, or of one with other thresholds."""
-        parts = [f"baseline_{baseline}"] if baseline else []
-        parts += [f"thresholds_{by}"] if by else []
-        folder = self.path / "eval" / split
-        return folder / "_".join(parts) if parts else folder
+    def evaluation(
+        self, split: str, baseline: str = "", without: Sequence[str] = (), by: str = ""
+    ) -> epath.Path:
+        """The folder of a split's evaluation, or of another one on it.
+
+        Args:
+          split: the split.
+          baseline: which one is scored in place of the coder.
+          without: inputs that it is not given.
+          by: `code` or `specialty`, which have thresholds of their own.
+        """
+        names = [f"baseline_{baseline}"] if baseline else []
+        names += [f"without_{'_'.join(sorted(without))}"] if without else []
+        names += [f"thresholds_{by}"] if by else []
+        return (self.path / "eval" / split).joinpath(*names)
 
     @property
     def begun(self) -> bool:

@@ -27,12 +27,13 @@ from jaxcoder import (
 from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.fusion import Sample
+from jaxcoder.metrics import automation, calibration
 from jaxcoder.metrics.summary import KEYS
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Code, Contact, Note
 from jaxcoder.records.sources import Source
-from jaxcoder.scorer import fit_fusion, model_score
+from jaxcoder.scorer import fit_fusion, make_scorer, model_score
 from jaxcoder.tokens import builder as tokens_builder
 from jaxcoder.tokens import data as tokens_data
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
@@ -176,6 +177,22 @@ def check_groups(metrics, details, rows, contacts, predictions):
     assert groupings["age"][-1]["group"] == "unknown"
     for each in groupings.values():
         assert sum(int(row["contacts"]) for row in each) == 19
+
+
+def test_without_an_input_lies_beside_and_keeps_the_threshold(workdir, capsys):
+    assert command("--workdir", workdir.path, "--split", "test") == 0
+    whole, details, _, rows = read_evaluation(workdir.evaluation("test"))
+    assert command("--workdir", workdir.path, "--split", "test", "--without", "medications") == 0
+    folder = workdir.evaluation("test", without=["medications"])
+    assert folder.name == "without_medications" and folder.parent == workdir.evaluation("test")
+    metrics, its_details, _, its_rows = read_evaluation(folder)
+    assert metrics["threshold"] == whole["threshold"]
+    assert (details["without"], its_details["without"]) == ([], ["medications"])
+    # These contacts have none: it is the same document, with the same probabilities.
+    assert metrics["micro_f1"] == whole["micro_f1"] and its_rows == rows
+    assert "without medications" in capsys.readouterr().out
+    assert command("--workdir", workdir.path, "--without", "notes,medications,labs") == 2
+    assert "leaves nothing to read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("baseline", ["", "lexicon", "evidence"])
@@ -365,6 +382,22 @@ def test_a_label_space_that_was_exchanged_is_refused(workdir, tmp_path, capsys):
     assert not (tmp_path / "eval").exists()
 
 
+def test_the_bar_counts_the_contacts_of_all_processes(workdir, monkeypatch):
+    counted = []
+
+    class Bar(split_pass.tqdm):
+        def update(self, count):
+            counted.append(count)
+
+    monkeypatch.setattr(split_pass, "tqdm", Bar)
+    # Of two processes this one makes the first half of the rows.
+    monkeypatch.setattr(sharding, "share_of", lambda rows: sharding.Share((0,), 2))
+    data = workdir.open_tokens()
+    coder = make_scorer(workdir, data, "network", "last")
+    mine = list(split_pass.batches_of(coder, data, "validation"))
+    assert sum(counted) == SIZES["validation"] > sum(int(each["_mask"].sum()) for each in mine)
+
+
 def test_what_fails_midway_leaves_no_files(workdir, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the device is gone")
@@ -524,3 +557,17 @@ def test_reliability_is_the_histogram_of_all_pairs(workdir):
     assert sum(int(row["seen"]) for row in rows) == pairs
     inside = metrics["num_gold"] - metrics["num_gold_outside_label_space"]
     assert sum(int(row["positive"]) for row in rows) == inside
+    found = calibration.scores(calibration.Reliability.of(rows))
+    assert found["brier_at_least"] <= found["brier"] <= found["brier_at_most"]
+
+
+def test_what_automation_reads_is_what_is_written(workdir):
+    assert command("--workdir", workdir.path, "--split", "test") == 0
+    folder = workdir.evaluation("test")
+    metrics, *_ = read_evaluation(folder)
+    contacts = automation.Contacts.of(outcomes.read(folder / "contacts.parquet"))
+    for name in ("exact_match", "jaccard"):
+        assert contacts.quality(name).mean() == pytest.approx(metrics[name])
+    row = automation.curve(contacts, automation.exact_match_line(contacts))[-1]
+    assert row["micro_f1"] == pytest.approx(metrics["micro_f1"]) and row["contacts"] == 19
+    assert contacts.patient.max() == 9

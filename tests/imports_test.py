@@ -42,7 +42,7 @@ ORDER = (
         "evaluation_files",
         "evaluate",
     ),
-    *("contact_lines", "predict", "train_log", "profile", "train", "pretrain"),
+    *("contact_lines", "predict", "train_log", "profile", "train", "pretrain", "learning_curve"),
     *("report", "export", "bench", "cli"),
 )
 
@@ -114,7 +114,7 @@ def exists(words: list[str]) -> bool:
 
 def is_entry_point(name: str) -> bool:
     part = name.partition(".")[0]
-    commands = ("evaluate", "predict", "train", "pretrain", "bench", "cli")
+    commands = ("evaluate", "predict", "train", "pretrain", "learning_curve", "bench", "cli")
     return part in ("config_flag", "entry", "distributed", *commands) or name.endswith("__main__")
 
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from etils import epath
@@ -24,6 +24,7 @@ from jaxcoder.records.schema import Contact
 from jaxcoder.records.sources import Part, Source, open_source
 from jaxcoder.records.subset import Subset, of_patients
 
+T = TypeVar("T")
 REPORT = "records_report.json"
 _DATA_SET, _VERSION = "contact_records", "1.4.0"
 
@@ -80,14 +81,20 @@ class ContactData:
         Raises:
           UserError: an unknown split, or a share that leaves nobody to train on.
         """
-        contacts = self._store.split(name, decode)
-        if name != "train" or self.train_share == 1:
-            return contacts
-        return Subset(contacts, _training(self.path, self.train_share))
+        return self._part(name, self._store.split(name, decode))
 
     def patients(self, name: str) -> Sequence[str]:
-        """Random access to the patient_id of each contact of a split, whatever the share."""
-        return self._store.split(name, _patient, only=("patient_id",))
+        """Random access to the patient_id of each contact of a split.
+
+        Raises:
+          UserError: as `split`.
+        """
+        return self._part(name, self._store.split(name, _patient, only=("patient_id",)))
+
+    def _part(self, name: str, records: Sequence[T]) -> Sequence[T]:
+        if name != "train" or self.train_share == 1:
+            return records
+        return Subset(records, _training(self.path, self.train_share))
 
     def taking(self, train_share: float) -> "ContactData":
         """The same contacts, with a share of the training patients.

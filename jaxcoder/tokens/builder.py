@@ -14,7 +14,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records import store, writer
 from jaxcoder.records.builder import ContactData, RecordsOptions, open_contacts
 from jaxcoder.records.builder import open_built as open_records
-from jaxcoder.records.codes import read_descriptions
+from jaxcoder.records.codes import LabelSpace, read_descriptions
 from jaxcoder.records.runner import Runner
 from jaxcoder.records.schema import Contact
 from jaxcoder.tokens import evidence, identity, labels
@@ -192,22 +192,13 @@ class TokensBuild:
         data_dir: epath.Path,
         runner: Runner | None = None,
     ) -> None:
-        splits = {split: _ranges(len(self.contacts.split(split))) for split in self.contacts.splits}
+        splits = {split: ranges(len(self.contacts.split(split))) for split in self.contacts.splits}
         if len(self.minis):
             splits[MINI] = [(0, len(self.minis))]
         parts = {split: [(split, *each) for each in mine] for split, mine in splits.items()}
 
         def finish(folder: epath.Path, returned: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-            self.space.save(folder / LABEL_SPACE)
-            self.tokenizer.save(folder / TOKENIZER)
-            reports = {split: SplitReport() for split in returned}
-            for split, report in reports.items():
-                for state in returned[split]:
-                    report.merge(SplitReport.from_state(state))
-                with (folder / f"sizes_{split}.npy").open("wb") as file:
-                    np.save(file, report.sizes, allow_pickle=False)
-                if split != MINI:
-                    write_json(folder / f"codes_{split}.json", report.code_counts())
+            splits = leave_beside(folder, self.space, self.tokenizer, returned)
             return {
                 "name": path.parent.name,
                 "identity": decisive,
@@ -215,7 +206,7 @@ class TokensBuild:
                 "label_space": self.space.hash,
                 "num_labels": len(self.space),
                 "vocab_size": self.tokenizer.vocab_size,
-                "splits": {split: report.summary() for split, report in reports.items()},
+                "splits": splits,
                 "records": self.contacts.report,
             }
 
@@ -301,7 +292,37 @@ class _Records:
         return report.state()
 
 
-def _ranges(count: int) -> list[tuple[int, int]]:
+def leave_beside(
+    folder: epath.Path,
+    space: LabelSpace,
+    tokenizer: Tokenizer,
+    returned: Mapping[str, Sequence[Any]],
+) -> dict[str, Any]:
+    """Writes what stands beside the records: label space, tokenizer, sizes, counts of codes.
+
+    Args:
+      folder: that is being written.
+      space: the label space.
+      tokenizer: the tokenizer.
+      returned: states of the reports of each split's parts.
+
+    Returns:
+      A summary of each split.
+    """
+    space.save(folder / LABEL_SPACE)
+    tokenizer.save(folder / TOKENIZER)
+    reports = {split: SplitReport() for split in returned}
+    for split, report in reports.items():
+        for state in returned[split]:
+            report.merge(SplitReport.from_state(state))
+        with (folder / f"sizes_{split}.npy").open("wb") as file:
+            np.save(file, report.sizes, allow_pickle=False)
+        if split != MINI:
+            write_json(folder / f"codes_{split}.json", report.code_counts())
+    return {split: report.summary() for split, report in reports.items()}
+
+
+def ranges(count: int) -> list[tuple[int, int]]:
     """Parts of about the same size, so that all processes end at about the same time."""
     parts = -(-count // _PART)
     ends = [count * number // max(1, parts) for number in range(parts + 1)]

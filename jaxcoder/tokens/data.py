@@ -15,10 +15,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import store
 from jaxcoder.records.builder import ContactData, open_contacts
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.tokens.serialise import SerialiseOptions
 from jaxcoder.tokens.tokenizer import Tokenizer, load_tokenizer
 
 REPORT = "tokens_report.json"
@@ -136,6 +138,12 @@ class TokenData:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the records were made with."""
         return load_tokenizer(self.tokenizer_dir)
+
+    @property
+    def serialise(self) -> SerialiseOptions:
+        """What of a contact they were made from."""
+        made = self.report["identity"]["options"]["serialise"]
+        return settings.build(SerialiseOptions, made, f"{self.path / REPORT}: serialise")
 
     @property
     def contacts_path(self) -> epath.Path:

@@ -49,6 +49,7 @@ def test_evaluation_gives_the_numbers_of_one_process(one, run, folder):
         workdir = Workdir(folder / f"evaluated_{processes}")
         shutil.copytree(one.path, workdir.path)
         arguments = ["evaluate", f"--workdir={workdir.path}", "--split=validation", "--top=1000"]
+        arguments.append("--tune=exact")
         results = run(*arguments, processes=processes, devices=4 // processes)
         evaluation = workdir.evaluation("validation")
         metrics = json.loads((evaluation / "metrics.json").read_text())
