@@ -2,6 +2,7 @@ r"""The demo: the whole way on a synthetic cohort, in minutes on 2 CPU cores.
 
     jaxcoder train --config configs/demo.py --workdir runs/demo
     jaxcoder evaluate --workdir runs/demo --split test
+    jaxcoder report --workdir runs/demo
 
 On the test split, 518 contacts: micro-F1 .749 of a ceiling of .864, macro-F1 .636, recall@10 .943;
 182 s from a fresh clone with the install, on 2 CPU cores. Without medications and laboratory
