@@ -28,7 +28,7 @@ COMMANDS = {
         "jaxcoder.learning_curve", "train on rising shares of the patients, and compare"
     ),
     "predict": Command("jaxcoder.predict", "code new contacts, from JSONL or from one text"),
-    "report": Command("jaxcoder.report.__main__", "a page with scores, figures and tables of a coder"),
+    "report": Command("jaxcoder.report.__main__", "a page with scores, figures and tables"),
     "export": Command("jaxcoder.export.__main__", "a coder for PyTorch, ONNX or StableHLO"),
     "bench": Command("jaxcoder.bench.__main__", "measure speed and memory of a part"),
 }
