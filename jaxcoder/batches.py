@@ -110,15 +110,15 @@ class TrainingPlan:
         return 1 - real / computed
 
     def batches(
-        self,
-        start_step: int,
-        share: Share,
-    ) -> Iterator[Batch]:
+        self, start_step: int, share: Share, put: Callable[[Batch], Any] | None = None
+    ) -> Iterator[Any]:
         """Makes batches, without end, in a thread of their own.
 
         Args:
           start_step: number of the first batch.
           share: which rows this process makes.
+          put: done with each batch in that thread, such as putting it on the devices, so that the
+            next ones lie there while a step runs; its result takes the batch's place.
 
         Raises:
           UserError: rows that cannot be shared so.
@@ -137,7 +137,7 @@ class TrainingPlan:
             rows = [read(item) if item >= 0 else None for item in _mine(planned.items, share)]
             return make(rows, planned.length, self.slots.labels, self.slots.evidence)
 
-        return stream(batch_of, start_step)
+        return stream(batch_of, start_step, put=put)
 
     def _members(self, epoch: int) -> np.ndarray:
         """The items of an epoch, in order."""
@@ -195,16 +195,23 @@ def evaluation_batches(
     return stream(batch_of, 0, len(planned))
 
 
-def stream(make: Callable[[int], Batch], start: int, stop: int | None = None) -> Iterator[Batch]:
+def stream(
+    make: Callable[[int], Batch],
+    start: int,
+    stop: int | None = None,
+    put: Callable[[Batch], Any] | None = None,
+) -> Iterator[Any]:
     """Makes batches by number in a thread of their own, some ahead of the one in use.
 
     Args:
       make: from the number of a batch to the batch.
       start: the first number.
       stop: the number after the last; None for no end.
+      put: see `TrainingPlan.batches`.
     """
     # Grain wants a length; no run reaches this one.
     steps = grain.MapDataset.range(start, 2**48 if stop is None else stop).map(make)
+    steps = steps.map(put) if put else steps
     return iter(
         steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD))
     )
@@ -278,9 +285,10 @@ def make(
         batch["_mask"][place] = True
         if evidence_slots is not None:
             spans = record["evidence"]
-            spans = spans[np.isin(spans[:, 0], labels)][:evidence_slots]
-            batch["evidence"][place, : len(spans)] = spans
-            # Labels rise, so the place of a label is where it would be inserted.
-            slot = np.searchsorted(labels, spans[:, 0])
-            batch["evidence"][place, : len(spans), 0] = slot
+            # Labels rise, so the place of a label is where it would be inserted. Each span's label
+            # is among them; np.isin, which would look, takes as long as the rest of the row.
+            slot = np.searchsorted(record["labels"], spans[:, 0])
+            kept = np.flatnonzero(slot < label_slots)[:evidence_slots]
+            batch["evidence"][place, : len(kept), 0] = slot[kept]
+            batch["evidence"][place, : len(kept), 1:] = spans[kept, 1:]
     return batch

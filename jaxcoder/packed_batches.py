@@ -5,7 +5,8 @@ the seed and the step, and a process makes its share of the rows.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -103,13 +104,15 @@ class Packed:
         start_step: int,
         stop_step: int | None,
         share: Share,
-    ) -> Iterator[Batch]:
+        put: Callable[[Batch], Any] | None = None,
+    ) -> Iterator[Any]:
         """Makes batches in a thread of their own.
 
         Args:
           start_step: number of the first batch.
           stop_step: number after the last; None for no end.
           share: which rows this process makes.
+          put: see `TrainingPlan.batches`.
 
         Returns:
           Of this process, B its rows: `tokens` int32 [B, T]; `segments` int32 [B, T], 1, 2, … for
@@ -122,7 +125,7 @@ class Packed:
             epoch, number = divmod(step, self.steps_per_epoch)
             return self._make(self._rows(epoch), number * self._options.rows + mine)
 
-        return batches.stream(make, start_step, stop_step)
+        return batches.stream(make, start_step, stop_step, put)
 
     def _pack(self, epoch: int) -> Rows:
         seed = self._seed

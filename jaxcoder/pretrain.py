@@ -18,6 +18,7 @@ On several hosts, the same command on each, as for `jaxcoder train`.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import statistics
 import sys
@@ -38,6 +39,7 @@ from jaxcoder import (
     experiment,
     packed_batches,
     pretrained,
+    profile,
     sharding,
     start,
     steps,
@@ -56,7 +58,7 @@ from jaxcoder.train import data_of
 from jaxcoder.train_log import TrainLog, Window, peak_memory
 from jaxcoder.workdir import Workdir
 
-_BAR = ("loss", "masked_accuracy", "tokens_per_second", "padding_share")
+_BAR = ("loss", "masked_accuracy", "tokens_per_second", "padding_share", "waiting_share")
 _ITEM = "masked_lm"  # of a checkpoint
 
 
@@ -66,6 +68,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; a run that it holds is continued.", required=True
     )
+    flags.DEFINE_integer("profile_steps", 0, profile.HELP, lower_bound=0)
     distributed.define_flags()
 
 
@@ -159,7 +162,6 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
         disable=not (lead and sys.stderr.isatty()),
     )
     share = sharding.share_of(jitted.batch_sharding)
-    feed, patience = rows.batches(progress.step, None, share), options.train.patience or total_steps
     speeds: list[float] = []
     accuracy = ""
 
@@ -185,12 +187,20 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
         progress = evaluated(state, progress)
         if lead:
             checkpoints.amend(progress)
+    put = functools.partial(sharding.put_batch, rows=jitted.batch_sharding)
+    feed = rows.batches(progress.step, None, share, put)
+    patience = options.train.patience or total_steps
     window = Window(progress.step, rows.documents_at, checkpoints)
     preemption = exits.enter_context(distributed.Preemption())
+    traced, left = flags.FLAGS.profile_steps if lead else 0, range(progress.step, total_steps)
+    trace = profile.Profile(workdir.profile, traced, left, lambda _: length, logging.info)
+    exits.enter_context(trace)
     preempted = False
     while progress.step < total_steps and progress.evaluations_since_best < patience:
-        batch = sharding.put_batch(next(feed), jitted.batch_sharding)
+        trace.begin(progress.step)
+        batch = window.take(feed)
         state, metrics = jitted.train(state, batch)
+        trace.end(progress.step, metrics)
         window.add(metrics, batch["tokens"].size)
         progress = dataclasses.replace(progress, step=progress.step + 1)
         step = progress.step

@@ -45,7 +45,7 @@ class Scorer:
 
     Attributes:
       name: for people.
-      score_of: from the name of a split to the scores of its batches.
+      score_of: from token records and the name of a split to the scores of its batches.
       rows: sharding of a batch.
       batches: how records are batched.
       threshold: tuned before; None where it has yet to be.
@@ -54,7 +54,7 @@ class Scorer:
     """
 
     name: str
-    score_of: Callable[[str], Score]
+    score_of: Callable[[TokenData, str], Score]
     rows: NamedSharding
     batches: token_batches.BatchOptions
     threshold: float | None
@@ -84,7 +84,7 @@ def make_scorer(workdir: Workdir, data: TokenData, baseline: str, which: str) ->
             name, details = f"{name}, network alone", details | {"baseline": baseline}
         return Scorer(
             name,
-            lambda split: model_score(coder.steps, coder.params),
+            lambda data, split: model_score(coder.steps, coder.params),
             coder.steps.batch_sharding,
             coder.experiment.batches,
             coder.tuned.threshold if coder.tuned else None,
@@ -96,10 +96,10 @@ def make_scorer(workdir: Workdir, data: TokenData, baseline: str, which: str) ->
     lexicon: Baseline = (
         fit_lexicon(data, options) if baseline == "lexicon" else fit_evidence_lexicon(data, options)
     )
-    scores = functools.partial(split_scores, data, lexicon, options.tokens.serialise)
+    scores = functools.partial(split_scores, lexicon)
     return Scorer(
         "n-gram lexicon" if baseline == "lexicon" else "evidence lexicon",
-        lambda split: baseline_score(scores(split), rows),
+        lambda data, split: baseline_score(scores(data, split), rows),
         rows,
         options.batches,
         None,
@@ -115,13 +115,13 @@ def _fused(
     details: dict[str, Any],
 ) -> Scorer:
     """Network and lexicon, with the weights that were tuned before or are fitted now."""
-    scores = functools.partial(split_scores, data, lexicon, coder.experiment.tokens.serialise)
+    scores = functools.partial(split_scores, lexicon)
     weights = coder.tuned.fusion if coder.tuned else None
     if weights is None:
-        weights = fit_fusion(coder, data, scores("validation"))
+        weights = fit_fusion(coder, data, scores(data, "validation"))
     return Scorer(
         f"{name} with lexicon",
-        lambda split: fused_score(coder, weights, scores(split)),
+        lambda data, split: fused_score(coder, weights, scores(data, split)),
         coder.steps.batch_sharding,
         coder.experiment.batches,
         coder.tuned.threshold if coder.tuned else None,

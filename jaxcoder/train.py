@@ -16,6 +16,7 @@ are built before. launch/README.md goes through it.
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 
@@ -31,6 +32,7 @@ from jaxcoder import (
     entry,
     evaluate,
     experiment,
+    profile,
     sharding,
     start,
     steps,
@@ -48,7 +50,7 @@ from jaxcoder.tokens.builder import TokenData
 from jaxcoder.train_log import TrainLog, Window, peak_memory
 from jaxcoder.workdir import Workdir
 
-_BAR = ("loss", "documents_per_second", "tokens_per_second", "padding_share")
+_BAR = ("loss", "documents_per_second", "tokens_per_second", "padding_share", "waiting_share")
 
 
 def define_flags() -> None:
@@ -57,6 +59,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir", None, "Folder of the run; a run that it holds is continued.", required=True
     )
+    flags.DEFINE_integer("profile_steps", 0, profile.HELP, lower_bound=0)
     distributed.define_flags()
 
 
@@ -85,7 +88,7 @@ def _train(exits: contextlib.ExitStack) -> None:
             "config.batches.max_labels and max_evidence drop %d labels and %d evidence spans",
             *(plan.slots.labels_dropped, plan.slots.evidence_dropped),
         )
-    facts = evaluate.read_facts(data.split("validation"))
+    gold_outside = evaluate.gold_outside(data, "validation")
 
     total_steps, warmup_steps, evaluate_every, checkpoint_every, log_every = experiment.schedule(
         options.train, per_epoch=plan.steps_per_epoch, batch=plan.contacts_per_step
@@ -165,14 +168,13 @@ def _train(exits: contextlib.ExitStack) -> None:
             *(total_steps - progress.step, evaluate_every, len(plan.bucket_lengths)),
         )
     share = sharding.share_of(jitted.batch_sharding)
-    feed = plan.batches(progress.step, share)
 
     def evaluated(state: steps.TrainState, progress: Progress) -> Progress:
         """The progress after an evaluation on validation, which the log then has."""
         summary = evaluate.evaluate(
             model_score(jitted, jitted.evaluation_params(state)),
             batches.evaluation_batches(data, "validation", options.batches, share),
-            facts,
+            gold_outside,
             data.label_space,
             jitted.batch_sharding,
         )
@@ -187,12 +189,21 @@ def _train(exits: contextlib.ExitStack) -> None:
         progress = evaluated(state, progress)
         if lead:
             checkpoints.amend(progress)
+    put = functools.partial(sharding.put_batch, rows=jitted.batch_sharding)
+    feed = plan.batches(progress.step, share, put)
     window = Window(progress.step, plan.contacts_at, checkpoints)
     preemption = exits.enter_context(distributed.Preemption())
+    traced, left = flags.FLAGS.profile_steps if lead else 0, range(progress.step, total_steps)
+    trace = profile.Profile(
+        workdir.profile, traced, left, lambda number: plan.at(number).length, logging.info
+    )
+    exits.enter_context(trace)
     preempted = False
     while progress.step < total_steps and not _out_of_patience(progress, options.train.patience):
-        batch = sharding.put_batch(next(feed), jitted.batch_sharding)
+        trace.begin(progress.step)
+        batch = window.take(feed)
         state, metrics = jitted.train(state, batch)
+        trace.end(progress.step, metrics)
         window.add(metrics, batch["tokens"].size)
         progress = dataclasses.replace(progress, step=progress.step + 1)
         step = progress.step

@@ -6,7 +6,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +16,8 @@ from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 from jaxcoder.whole_file import write_bytes
 from jaxcoder.workdir import Workdir
+
+B = TypeVar("B")
 
 
 class TrainLog:
@@ -109,7 +112,22 @@ class Window:
         self._step, self._records_of, self._checkpoints = step, records_of, checkpoints
         self._steps: list[tuple[Mapping[str, jax.Array], int]] = []
         self._usual = math.inf
-        self._since = time.monotonic()
+        self._since, self._waited = time.monotonic(), 0.0
+
+    def take(self, feed: Iterator[B]) -> B:
+        """Takes the next batch; counts how long the devices stood still for it.
+
+        A step runs behind the loop's back: to wait for a batch costs nothing as long as the devices
+        have a step to do. A wait counts in whole where the last step is done when the batch comes,
+        though it may have ended only then: the devices stood still for no longer than that.
+        """
+        began = time.monotonic()
+        batch = next(feed)
+        waited = time.monotonic() - began
+        last = self._steps[-1][0]["loss"] if self._steps else None
+        if last is None or last.is_ready():  # type: ignore[attr-defined]  # it has, unsaid
+            self._waited += waited
+        return batch
 
     def add(self, metrics: Mapping[str, jax.Array], tokens: int) -> None:
         """Takes a step.
@@ -122,13 +140,15 @@ class Window:
 
     def restart(self) -> None:
         """Begins to count the time anew."""
-        self._since = time.monotonic()
+        self._since, self._waited = time.monotonic(), 0.0
 
     def close(self) -> dict[str, float]:
         """Waits for the steps, and begins the next window.
 
         Returns:
-          The means of the metrics, and the rates at which the steps went.
+          The means of the metrics; the rates at which the steps went, in wall time;
+          `padding_share`, the share in [0, 1] of the tokens; and `waiting_share`, the share in
+          [0, 1] of the time for which the devices stood still for a batch, at most: see `take`.
 
         Raises:
           UserError: a loss or a gradient that is no number, or a loss that has exploded.
@@ -141,13 +161,14 @@ class Window:
             self._check(number, float(each["loss"]), float(each["grad_norm"]))
         numbers = {key: float(np.mean([m[key] for m in metrics])) for key in metrics[0]}
         documents, tokens = (sum(float(m[key]) for m in metrics) for key in ("documents", "tokens"))
-        computed = sum(size for _, size in self._steps)
+        computed, waited = sum(size for _, size in self._steps), self._waited
         self._step, self._steps, self._usual = self._step + len(metrics), [], numbers["loss"]
         self.restart()
         return numbers | {
             "documents_per_second": documents / elapsed,
             "tokens_per_second": tokens / elapsed,
             "padding_share": 1 - tokens / computed,
+            "waiting_share": waited / elapsed,
         }
 
     def _check(self, number: int, loss: float, gradient: float) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from etils import epath
@@ -44,6 +44,7 @@ class Workdir:
       checkpoints: `checkpoints/`.
       train_metrics: `train_metrics.jsonl`.
       tensorboard: `tensorboard/`.
+      profile: `profile/`, traces of steps.
       encoder: `encoder/`, what pretraining makes.
       threshold: `threshold.json`, tuned on the validation split, and for which checkpoint.
       lexicon: `lexicon.npz`, where the config fuses network and lexicon.
@@ -65,16 +66,18 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
         self.train_metrics = self.path / "train_metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self.encoder = self.path / "encoder"
         self.threshold = self.path / "threshold.json"
         self.lexicon = self.path / "lexicon.npz"
         self.finished = self.path / "finished.json"
         self.data = self.path / "data.json"
 
-    def evaluation(self, split: str, baseline: str = "") -> epath.Path:
-        """The folder of a split's evaluation, or of a baseline's on it."""
-        folder = self.path / "eval" / split
-        return folder / f"baseline_{baseline}" if baseline else folder
+    def evaluation(self, split: str, baseline: str = "", without: Sequence[str] = ()) -> epath.Path:
+        """The folder of a split's evaluation, or of one of a baseline, or without some inputs."""
+        names = [f"baseline_{baseline}"] if baseline else []
+        names += [f"without_{'_'.join(sorted(without))}"] if without else []
+        return (self.path / "eval" / split).joinpath(*names)
 
     @property
     def begun(self) -> bool:

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -68,6 +69,18 @@ def take(plan, start, count, share=WHOLE):
 
 def same(one, other):
     return one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def test_what_is_put_takes_the_place_of_its_batch_and_is_done_in_another_thread():
+    plan, threads = TrainingPlan(DATA, OPTIONS, seed=3), set()
+
+    def put(batch):
+        threads.add(threading.get_ident())
+        return batch["index"].tolist()
+
+    placed = list(itertools.islice(plan.batches(2, WHOLE, put), 5))
+    assert placed == [batch["index"].tolist() for batch in take(plan, 2, 5)]
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.parametrize("options", [OPTIONS, TOKENS])

@@ -82,7 +82,10 @@ def done(folder, command):
 def lines(workdir):
     """What train_metrics.jsonl says, but for speed."""
     rows = map(json.loads, (workdir / "train_metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in row.items() if not k.endswith("_per_second")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if not k.endswith(("_per_second", "waiting_share"))}
+        for row in rows
+    ]
 
 
 def weights(workdir):

@@ -73,6 +73,41 @@ def test_a_window_is_the_mean_of_its_steps(window):
     assert window.close()["loss"] == 5.0, "the next one has its own steps alone"
 
 
+class Loss(float):
+    """A loss that is there, or not yet."""
+
+    done = True
+
+    def is_ready(self):
+        return self.done
+
+
+def test_waiting_counts_where_the_devices_have_nothing_left_to_do(window, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(train_log.time, "monotonic", lambda: now[0])
+
+    def feed():
+        while True:
+            now[0] += 1.0  # that a batch takes
+            yield "batch"
+
+    batches = feed()
+    window.restart()
+    for done in (False, True, True):
+        assert window.take(batches) == "batch"  # 1, not counted after the first, 3
+        loss = Loss(2.0)
+        loss.done = done
+        window.add(steps(loss)[0], 40)
+        now[0] += 2.0
+    now[0] += 1.0
+    assert window.close()["waiting_share"] == pytest.approx(2.0 / 10.0)
+    window.take(batches)
+    window.restart()  # after an evaluation
+    window.add(steps(Loss(2.0))[0], 40)
+    now[0] += 1.0
+    assert window.close()["waiting_share"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("losses", "gradient", "said"),
     [

@@ -46,9 +46,9 @@ def folder(tmp_path_factory):
 def command(folder, capsys):
     """Runs `jaxcoder train`; returns its exit status, and what it printed and complained of."""
 
-    def run(workdir, **options):
+    def run(workdir, *more, **options):
         options = {"data_dir": folder / "data", **OPTIONS, **options}
-        flags = [f"--config.{key}={value}" for key, value in options.items()]
+        flags = [*(f"--config.{key}={value}" for key, value in options.items()), *more]
         status = 0
         try:
             cli.main(["train", f"--config={CONFIG}", f"--workdir={folder / workdir}", *flags])
@@ -91,6 +91,15 @@ def test_a_run_that_no_longer_improves_stops_and_keeps_its_best_checkpoint(stopp
     assert len({line["validation/micro_f1"] for line in validated}) == 1
 
 
+def test_a_trace_is_left_where_one_is_wanted(stopped, command, folder):
+    assert not (stopped / "profile").exists()
+    assert command("traced", "--profile_steps=2", **{"train.total": "4 steps"})[0] == 0
+    assert len(list((folder / "traced" / "profile").rglob("*.xplane.pb"))) == 1
+    logged = [line for line in lines(folder / "traced") if "train/loss" in line]
+    shares = [line["train/waiting_share"] for line in logged]
+    assert shares and all(0 <= share < 1 for share in shares)
+
+
 def test_more_patience_goes_on_where_the_run_stopped(stopped, command, folder):
     shutil.copytree(stopped, folder / "patient")
     assert command("patient", **{"train.patience": 3})[0] == 0
@@ -101,7 +110,11 @@ def test_more_patience_goes_on_where_the_run_stopped(stopped, command, folder):
 def untimed(workdir):
     """What train_metrics.jsonl says, but for speed."""
     return [
-        {name: value for name, value in line.items() if not name.endswith("_per_second")}
+        {
+            name: value
+            for name, value in line.items()
+            if not name.endswith(("_per_second", "waiting_share"))
+        }
         for line in lines(workdir)
     ]
 

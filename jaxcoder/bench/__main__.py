@@ -3,6 +3,7 @@
   jaxcoder bench attention         self-attention by length: time and peak memory of each way
   jaxcoder bench epoch             an epoch of a corpus: real tokens/s, against padded PyTorch
   jaxcoder bench export            an exported coder: documents/s in JAX, PyTorch and onnxruntime
+  jaxcoder bench input             token records to batches: records/s a core, against the floor
   jaxcoder bench label_attention   the label head: peak memory and time against the naive form
   jaxcoder bench labs              a large laboratory relation: time and peak memory
   jaxcoder bench parity            the encoder against transformers in PyTorch: the max difference
@@ -23,8 +24,8 @@ from jaxcoder import entry
 from jaxcoder.errors import UserError
 
 NAMES = (
-    *("attention", "epoch", "export", "label_attention", "labs", "parity", "population", "records"),
-    *("synthetic", "tokens", "train_step"),
+    *("attention", "epoch", "export", "input", "label_attention", "labs", "parity", "population"),
+    *("records", "synthetic", "tokens", "train_step"),
 )
 
 

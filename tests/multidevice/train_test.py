@@ -84,7 +84,10 @@ def evaluated(runs):
 def numbers(workdir):
     """What train_metrics.jsonl says, but for speed."""
     lines = map(json.loads, workdir.train_metrics.read_text().splitlines())
-    return [{k: v for k, v in line.items() if not k.endswith("_per_second")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if not k.endswith(("_per_second", "waiting_share"))}
+        for line in lines
+    ]
 
 
 def metrics(workdir):
