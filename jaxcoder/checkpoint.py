@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -106,7 +105,7 @@ class Checkpoints:
             )
         self._kept = _LastAndBest()
         self._saving = 0
-        self._failed = threading.Event()
+        self._error: BaseException | None = None  # of the save in the background
         options = (
             ocp.CheckpointManagerOptions(read_only=True)
             if read_only
@@ -138,14 +137,14 @@ class Checkpoints:
             # What is still being written is not yet taken from the free space.
             self._manager.wait_until_finished()
         except Exception as error:
-            if not passes(error) or jax.process_count() > 1:  # the others wait for this one
+            if not _may_pass(error):
                 raise self._explained(error) from error
             logging.getLogger(__name__).warning(
                 "the last checkpoint was not written (%s); this one takes its place",
                 type(error).__name__,
             )
         self._saving = progress.step
-        self._failed.clear()
+        self._error = None
         self._check_space(items)
         self._kept.best = progress.best_step
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
@@ -185,12 +184,14 @@ class Checkpoints:
     def check(self) -> None:
         """Says of a save in the background that it has failed, and waits for none.
 
+        Of one that the next save takes the place of nothing is said.
+
         Raises:
           UserError: as `wait`.
           StorageError: as `wait`.
         """
-        if self._failed.is_set():
-            self.wait()
+        if self._error is not None and not _may_pass(self._error):
+            self.wait()  # raises it
 
     def close(self) -> None:
         """Waits for the last save and lets go of the folder."""
@@ -324,15 +325,17 @@ class Checkpoints:
         together = ocp.multihost.get_barrier_sync_fn()
 
         def wait(*, key: str, timeout_ms: int) -> None:
-            if sys.exc_info()[1] is None:  # Orbax comes here in the `finally` of a save
+            error = sys.exc_info()[1]  # Orbax comes here in the `finally` of a save
+            if error is None:
                 together(key=key, timeout_ms=timeout_ms)
             else:
-                self._failed.set()
+                self._error = error
 
         return wait
 
     def _kept_step(self) -> str:
-        last = self._manager.latest_step()
+        # On the disk: the manager has forgotten those that a save is to replace before it has.
+        last = max(ocp.utils.checkpoint_steps(self.folder), default=None)
         return "from the start: no checkpoint is whole yet" if last is None else f"at step {last}"
 
     def _explained(self, error: Exception) -> Exception:
@@ -347,6 +350,11 @@ class Checkpoints:
             f"{text[:1000]}); the same command goes on {self._kept_step()}",
             alone=jax.process_count() > 1,
         )
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another save may succeed; of several processes the others wait for this one."""
+    return passes(error) and jax.process_count() == 1
 
 
 def _retried(work: Callable[[], T], what: str) -> T:

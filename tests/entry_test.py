@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 
 from jaxcoder import config_flag, entry, settings
-from jaxcoder.errors import UserError
+from jaxcoder.errors import StorageError, UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -207,6 +207,7 @@ def test_help_teaches_this_command_alone(capsys):
     [
         (UserError("notes.csv: no column 'text'"), 2, "error: notes.csv: no column 'text'"),
         (UserError("two\nlines"), 2, "error: two lines"),
+        (StorageError("c/20: was not\nwritten"), 1, "error: c/20: was not written"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), 2, "/runs/x: No space left"),
         (

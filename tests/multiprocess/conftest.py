@@ -1,5 +1,6 @@
 """Real processes that are one run; each has two virtual CPU devices, and gloo between them."""
 
+import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -73,11 +74,14 @@ class Job:
 
     def wait(self):
         """Returns exit status, standard output and error of each."""
-        results = []
-        for process in self.processes:
+
+        def read(process):
             out, err = process.communicate(timeout=SECONDS)
-            results.append((process.returncode, out, err))
-        return results
+            return process.returncode, out, err
+
+        # All at once: one whose pipe is full would wait to be read, and the others for it.
+        with concurrent.futures.ThreadPoolExecutor(len(self.processes)) as threads:
+            return list(threads.map(read, self.processes))
 
 
 @pytest.fixture(scope="session")
