@@ -114,7 +114,7 @@ mix.defvjp(_mix_forward, _mix_backward)
 
 def _laat(shared: Any, query: jax.Array, output: jax.Array) -> jax.Array:
     keys, values, mask = shared
-    return jnp.einsum("bcd,cd->bc", mix(keys, values, query, mask), output)
+    return jnp.sum(mix(keys, values, query, mask) * output[None], axis=-1)
 
 
 def laat_logits(
