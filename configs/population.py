@@ -80,6 +80,8 @@ def get_config(arg: str = "tables") -> ConfigDict:
         config.tokens.serialise.update({"max_tokens": 4096, "notes_tokens": 3072})
         config.tokens.tokenizer.vocab_size = _VOCABULARY[arg]
         config.model.encoder.update(_BASE[arg])
+        # So that the word table's gradient is cut in as many parts as a slice of 256 has chips.
+        config.model.encoder.vocab_multiple = 1024
     config.loss = {"silver_weight": 2.0}
     config.optim = {"learning_rate": 5e-4}
     config.train = {"total": "3 epochs", "checkpoint_every": "2000 steps", "patience": 2}

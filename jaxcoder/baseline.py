@@ -22,7 +22,7 @@ from jaxcoder.tokens.builder import TokenData
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.tokens.labels import gold_codes
 from jaxcoder.tokens.lexicon import Lexicon
-from jaxcoder.tokens.serialise import SerialiseOptions, serialise
+from jaxcoder.tokens.serialise import serialise
 
 # Scores of 0 and 1 would make the cross-entropy of one mistake infinite.
 _SMALLEST = 1e-6
@@ -123,17 +123,17 @@ def dense_scores(baseline: Baseline, texts: Sequence[str], label_space: LabelSpa
 
 
 def split_scores(
-    data: TokenData, baseline: Baseline, options: SerialiseOptions, split: str
+    baseline: Baseline, data: TokenData, split: str
 ) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     """Returns the scores of a baseline, float32 [B, L], for the batches of a split.
 
     Args:
-      data: token records.
       baseline: as from `fit_lexicon` or `fit_evidence_lexicon`.
-      options: what of a contact it reads.
+      data: token records; the baseline reads of a contact what they were made from.
       split: of the batches.
     """
-    contacts = data.contacts().split(split)  # in the order of the token records
+    # In the order of the token records.
+    contacts, options = data.contacts().split(split), data.serialise
 
     def score(batch: Mapping[str, np.ndarray]) -> np.ndarray:
         texts = [

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxcoder import buckets
 from jaxcoder.errors import UserError
+from jaxcoder.records.store import evenly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +71,19 @@ class Planned(NamedTuple):
 
 
 def plan_evaluation(
-    lengths: np.ndarray, options: BatchOptions
+    lengths: np.ndarray, options: BatchOptions, most: int = 0
 ) -> tuple[list[Planned], tuple[int, ...]]:
-    """The batches of one pass over records of these lengths, long ones first, and their lengths."""
+    """The batches of one pass over records of these lengths, long ones first, and their lengths.
+
+    Args:
+      lengths: int [N], tokens of each record.
+      options: how.
+      most: records at most, evenly spaced; 0 for all. The lengths of the batches are the same.
+    """
     chosen = bucket_lengths(options, lengths, lengths)
-    bucket = np.searchsorted(chosen, lengths)
-    return plan(np.arange(len(lengths)), bucket, chosen, options), chosen
+    items = np.fromiter(evenly(range(len(lengths)), most), np.int64)
+    bucket = np.searchsorted(chosen, lengths[items])
+    return plan(items, bucket, chosen, options), chosen
 
 
 def padding_share(planned: Sequence[Planned], lengths: np.ndarray) -> float:

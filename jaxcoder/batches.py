@@ -94,11 +94,10 @@ class TrainingPlan:
         epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
         return self._epoch(epoch)[step - self._first_steps[epoch]]
 
-    def contacts_at(self, step: int) -> list[int]:
+    def contacts_at(self, step: int) -> dict[str, list[int]]:
         """Numbers of the contacts in the batch that is number `step`, mini-documents left out."""
         items = self.at(step).items
-        contacts: list[int] = items[(items >= 0) & (items < self._contacts)].tolist()
-        return contacts
+        return {"train": items[(items >= 0) & (items < self._contacts)].tolist()}
 
     def epoch(self, epoch: int) -> list[Planned]:
         """The batches of an epoch, in order; items count contacts from 0, then mini-documents."""
@@ -166,6 +165,7 @@ def evaluation_batches(
     split: str,
     options: BatchOptions,
     share: Share,
+    most: int = 0,
 ) -> Iterator[Batch]:
     """Makes the batches of one pass over a split: every record once, always in the same order.
 
@@ -176,13 +176,14 @@ def evaluation_batches(
       split: one of its splits.
       options: how; where buckets are chosen, they are chosen for this split.
       share: which rows this process makes.
+      most: records at most, evenly spaced; 0 for all.
 
     Raises:
       UserError: an unknown split, buckets that are too short, or rows that cannot be shared so.
     """
     records = data.batch_source(split)
     sizes = data.sizes(split)
-    planned, lengths = batch_plan.plan_evaluation(sizes[:, 0], options)
+    planned, lengths = batch_plan.plan_evaluation(sizes[:, 0], options, most)
     check_rows(lengths, options, share.of)
     slots = _round_up(int(sizes[:, 1].max()))
 

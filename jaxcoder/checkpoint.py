@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -11,8 +13,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from jaxcoder.errors import UserError
+from jaxcoder.errors import StorageError, UserError
 from jaxcoder.retries import passes, retried
+from jaxcoder.whole_file import write_json
 
 PyTree = Any
 T = TypeVar("T")
@@ -31,6 +34,7 @@ class Progress:
       evaluations_since_best: evaluations without improvement, for early stopping.
       threshold: probability threshold tuned at the last evaluation, in (0, 1).
       metric: the metric that decides.
+      pending: whether this step has yet to be evaluated: a run that is told to end saves first.
     """
 
     step: int
@@ -40,6 +44,7 @@ class Progress:
     evaluations_since_best: int = 0
     threshold: float = 0.5
     metric: str = "micro_f1"
+    pending: bool = False
 
     def judged(self, value: float, larger: bool, threshold: float = 0.5) -> "Progress":
         """The progress after an evaluation: is this the best so far?
@@ -53,6 +58,7 @@ class Progress:
         better = best is None or (value > best if larger else value < best)
         return dataclasses.replace(
             self,
+            pending=False,
             threshold=threshold,
             best_value=value if better else best,
             best_step=self.step if better else self.best_step,
@@ -99,6 +105,8 @@ class Checkpoints:
                 f"{self.folder}: no checkpoints here; train first, or pass another --workdir"
             )
         self._kept = _LastAndBest()
+        self._saving = 0
+        self._failed = threading.Event()
         options = (
             ocp.CheckpointManagerOptions(read_only=True)
             if read_only
@@ -106,7 +114,9 @@ class Checkpoints:
                 preservation_policy=self._kept,
                 # Leftovers of a process killed in the middle of a save.
                 cleanup_tmp_directories=True,
-                async_options=ocp.AsyncOptions(timeout_secs=_COMMIT_SECONDS),
+                async_options=ocp.AsyncOptions(
+                    timeout_secs=_COMMIT_SECONDS, barrier_sync_fn=self._barrier()
+                ),
             )
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -122,16 +132,20 @@ class Checkpoints:
 
         Raises:
           UserError: this save or the one before it did not fit on the disk.
+          StorageError: it could not be written for another reason.
         """
         try:
-            self.wait()  # what is still being written is not yet taken from the free space
+            # What is still being written is not yet taken from the free space.
+            self._manager.wait_until_finished()
         except Exception as error:
             if not passes(error) or jax.process_count() > 1:  # the others wait for this one
-                raise
+                raise self._explained(error) from error
             logging.getLogger(__name__).warning(
                 "the last checkpoint was not written (%s); this one takes its place",
                 type(error).__name__,
             )
+        self._saving = progress.step
+        self._failed.clear()
         self._check_space(items)
         self._kept.best = progress.best_step
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
@@ -144,16 +158,39 @@ class Checkpoints:
         except Exception as error:
             raise self._explained(error) from error
 
+    def amend(self, progress: Progress) -> None:
+        """Replaces what the checkpoint of the progress' step says beside its arrays.
+
+        That is for an evaluation that was pending. One process calls it, while nothing is saved.
+
+        Args:
+          progress: its step has a checkpoint.
+        """
+        # Orbax neither saves a step twice nor replaces an item of it.
+        file = self.folder / str(progress.step) / "progress" / "metadata"
+        write_json(file, dataclasses.asdict(progress))
+
     def wait(self) -> None:
         """Returns when what was saved is on the disk.
 
         Raises:
           UserError: it did not fit.
+          StorageError: it could not be written for another reason.
         """
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._explained(error) from error
+
+    def check(self) -> None:
+        """Says of a save in the background that it has failed, and waits for none.
+
+        Raises:
+          UserError: as `wait`.
+          StorageError: as `wait`.
+        """
+        if self._failed.is_set():
+            self.wait()
 
     def close(self) -> None:
         """Waits for the last save and lets go of the folder."""
@@ -164,13 +201,20 @@ class Checkpoints:
         """The step of the `last` or the `best` checkpoint; None when there is none.
 
         The best is the one that the last checkpoint's progress names, or the last itself before any
-        evaluation.
+        evaluation, or where the best is gone, which a line of the log says.
         """
         last = self._manager.latest_step()
         if last is None or which == "last":
             return last
         best = self.progress(last).best_step
-        return best if best in self._manager.all_steps() else last
+        if best in self._manager.all_steps():
+            return best
+        if best:
+            logging.getLogger(__name__).warning(
+                "%s: the best checkpoint, of step %d, is gone; taking the last, of step %d",
+                *(self.folder, best, last),
+            )
+        return last
 
     def progress(self, step: int) -> Progress:
         """Reads what the run knew at a step."""
@@ -267,19 +311,42 @@ class Checkpoints:
             raise self._no_space(f" of {needed / 2**20:,.1f} MiB ({free / 2**20:,.1f} are free)")
 
     def _no_space(self, sizes: str = "") -> UserError:
-        last = self._manager.latest_step()
-        kept = "from the start: no checkpoint is whole yet" if last is None else f"at step {last}"
         return UserError(
             f"{self.folder}: no space left for a checkpoint{sizes}; free some, "
-            f"then run the same command, which goes on {kept}"
+            f"then run the same command, which goes on {self._kept_step()}"
         )
+
+    def _barrier(self) -> Callable[..., None]:
+        """Orbax's barrier of all processes, at which one whose save has failed does not wait.
+
+        Else it would wait for the others, which wait for it elsewhere, until both give up.
+        """
+        together = ocp.multihost.get_barrier_sync_fn()
+
+        def wait(*, key: str, timeout_ms: int) -> None:
+            if sys.exc_info()[1] is None:  # Orbax comes here in the `finally` of a save
+                together(key=key, timeout_ms=timeout_ms)
+            else:
+                self._failed.set()
+
+        return wait
+
+    def _kept_step(self) -> str:
+        last = self._manager.latest_step()
+        return "from the start: no checkpoint is whole yet" if last is None else f"at step {last}"
 
     def _explained(self, error: Exception) -> Exception:
         text = str(error)
         full = getattr(error, "errno", None) == 28 or any(
             sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota", "ENOSPC")
         )
-        return self._no_space() if full else error
+        if full:
+            return self._no_space()
+        return StorageError(
+            f"{self.folder / str(self._saving)}: was not written ({type(error).__name__}: "
+            f"{text[:1000]}); the same command goes on {self._kept_step()}",
+            alone=jax.process_count() > 1,
+        )
 
 
 def _retried(work: Callable[[], T], what: str) -> T:

@@ -24,6 +24,9 @@ COMMANDS = {
     "pretrain": Command("jaxcoder.pretrain", "pretrain an encoder on text; needs no codes"),
     "train": Command("jaxcoder.train", "train a coder; builds the records that are missing"),
     "evaluate": Command("jaxcoder.evaluate", "score a trained coder on a split"),
+    "learning_curve": Command(
+        "jaxcoder.learning_curve", "train on rising shares of the patients, and compare"
+    ),
     "predict": Command("jaxcoder.predict", "code new contacts, from JSONL or from one text"),
     "export": Command("jaxcoder.export.__main__", "a coder for PyTorch, ONNX or StableHLO"),
     "bench": Command("jaxcoder.bench.__main__", "measure speed and memory of a part"),
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):
-        lines = [f"  {each:<10}{command.help}" for each, command in COMMANDS.items()]
+        lines = [f"  {each:<15}{command.help}" for each, command in COMMANDS.items()]
         _show(_HELP.format(version=__version__, commands="\n".join(lines)))
         return
     if name == "--version":

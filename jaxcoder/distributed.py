@@ -36,13 +36,17 @@ def define_flags() -> None:
     flags.DEFINE_integer("process", -1, "Which of them this is, from 0.", lower_bound=-1)
 
 
-def start() -> None:
+def start(*, saves: bool = True) -> None:
     """Joins the other processes, where the flags say that there are some.
 
     Comes before anything that asks JAX for its devices.
 
     Where the others do not come within five minutes JAX ends the process, with a status that says
     that it may be started again.
+
+    Args:
+      saves: whether SIGTERM is heard by `Preemption`, from now on and not in its loop alone. Else
+        it ends this process at once as it does any, and the others as when one has died.
 
     Raises:
       UserError: flags that do not go together, or no cluster is recognised.
@@ -51,10 +55,12 @@ def start() -> None:
     explicit = bool(wanted.coordinator or wanted.processes or wanted.process >= 0)
     if not (explicit or wanted.distributed):
         return
-    # Else XLA starts the collectives of a step in another order on another process of a CPU (seen
-    # with jaxlib 0.10.2: gloo then gets the parts of one in the place of another's).
-    flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    if _on_cpu(os.environ.get("JAX_PLATFORMS")):
+        # Else XLA starts the collectives of a step in another order on another process (seen with
+        # jaxlib 0.10.2: gloo then gets the parts of one in the place of another's).
+        flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    jax.config.update("jax_enable_preemption_service", saves)
     known: dict[str, Any] = {}
     if explicit:
         known = _explicit(wanted.coordinator, wanted.processes, wanted.process)
@@ -76,6 +82,15 @@ def start() -> None:
         logging.set_verbosity(logging.WARNING)
     else:
         logging.info("%d processes with %d devices", *(jax.process_count(), len(jax.devices())))
+
+
+def _on_cpu(platforms: str | None) -> bool:
+    """Whether JAX may choose the CPU, by JAX_PLATFORMS; where that is empty, only choosing tells.
+
+    An accelerator that it then chooses is left alone all the same: what begins with xla_cpu is read
+    by the compiler for CPUs alone.
+    """
+    return not platforms or platforms.split(",")[0] == "cpu"
 
 
 def _explicit(coordinator: str, processes: int, process: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from typing import NoReturn
 from absl import flags
 from absl import logging as absl_logging
 
-from jaxcoder.errors import UserError
+from jaxcoder.errors import StorageError, UserError
 
 _HELP = {f"{dash}{word}" for dash in ("-", "--") for word in ("h", "help", "helpfull", "helpshort")}
 
@@ -103,8 +103,8 @@ def run(
       command: its name in messages; that of main's module when empty.
 
     Raises:
-      SystemExit: with status 2 after a user's mistake, 130 after Ctrl-C, 141 when the reader of
-        the output has gone.
+      SystemExit: with status 2 after a user's mistake, 1 after storage that failed, 130 after
+        Ctrl-C, 141 when the reader of the output has gone.
     """
     command = command or name(main)
     _quiet()
@@ -113,6 +113,12 @@ def run(
         sys.stdout.flush()
     except UserError as error:
         _exit(f"{command}: error: {_one_line(error)}", 2)
+    except StorageError as error:
+        message = f"{command}: error: {_one_line(error)}"
+        if error.alone:  # JAX would wait for the others, then abort with traces of its own
+            print(message, file=sys.stderr, flush=True)
+            os._exit(1)
+        _exit(message, 1)
     except KeyboardInterrupt:
         _exit(f"{command}: interrupted", 130)
     except BrokenPipeError:  # a reader such as `head` has had enough

@@ -3,19 +3,21 @@
     jaxcoder evaluate --workdir runs/demo --split test
     jaxcoder evaluate --workdir runs/demo --split validation --baseline lexicon
     jaxcoder evaluate --workdir runs/codiesp --split validation --baseline network
+    jaxcoder evaluate --workdir runs/demo --split test --without medications,labs
 
 One threshold is tuned for micro-F1 on the validation split and applied unchanged to every other;
 before it, where the config fuses network and evidence lexicon, the weights of the two.
-WORKDIR/eval/SPLIT then holds metrics.json, details.json, groups.csv (by specialty), codes.csv and
-predictions.parquet; those of a baseline lie in baseline_NAME below it. Runs on all devices, with
---distributed on those of several hosts.
+WORKDIR/eval/SPLIT then holds metrics.json, details.json, groups.csv (with intervals), codes.csv,
+roles.csv, granularity.csv, contacts.parquet and predictions.parquet; those of a baseline lie in
+baseline_NAME below it, those of a coder that is not given some of its inputs in without_NAMES.
+metrics.json is there only where all are of one evaluation. Runs on all devices, with --distributed
+on those of several hosts.
 """
 
 import collections
-import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -24,14 +26,18 @@ from jax.sharding import NamedSharding
 from tqdm import tqdm
 
 from jaxcoder import batches as token_batches
-from jaxcoder import distributed, entry, evaluation_files, sharding
+from jaxcoder import distributed, entry, evaluation_files, outcomes, sharding
+from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.errors import UserError
 from jaxcoder.metrics import grid, statistics
+from jaxcoder.metrics.groups import GROUPINGS, group_rows
+from jaxcoder.metrics.roles import role_rows
 from jaxcoder.metrics.summary import Summary, summarise
 from jaxcoder.predictions import PredictionWriter
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import SPLITS
 from jaxcoder.scorer import BASELINES, HostBatch, Score, Scorer, make_scorer
+from jaxcoder.tokens import ablation
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.workdir import Tuned, Workdir
 
@@ -39,45 +45,32 @@ from jaxcoder.workdir import Tuned, Workdir
 class Writer(Protocol):
     """What takes the probabilities of each batch beside the metrics."""
 
-    def write(self, index_B: jax.Array, probabilities_BxL: jax.Array) -> None:
-        """Takes a batch: the number of each record, −1 on padding rows, and its probabilities."""
+    def write(
+        self, index_B: jax.Array, probabilities_BxL: jax.Array, found: statistics.Outcomes
+    ) -> None:
+        """Takes a batch: numbers of records, −1 on padding rows, probabilities, and outcomes."""
 
 
-@dataclasses.dataclass(frozen=True)
-class SplitFacts:
-    """What metrics need of a split's records beside the batches.
+def gold_outside(data: TokenData, split: str) -> dict[str, int]:
+    """Number of contacts of a split by gold code outside the label space.
 
-    Attributes:
-      missing: number of contacts by gold code outside the label space.
-      specialties: the names that occur, sorted; `unknown` where a contact has none.
-      specialty: int32 [N], index into `specialties` by record number.
+    Raises:
+      UserError: no contact of the split has a code.
     """
-
-    missing: Mapping[str, int]
-    specialties: tuple[str, ...]
-    specialty: np.ndarray
-
-
-def read_facts(records: Iterable[Mapping[str, Any]]) -> SplitFacts:
-    """Reads a split's records once.
-
-    Args:
-      records: token records in the order of their numbers.
-    """
-    missing: collections.Counter[str] = collections.Counter()
-    names: list[str] = []
-    for record in records:
-        missing.update(record["missing_codes"])
-        names.append(record["specialty"] or "unknown")
-    specialties = tuple(sorted(set(names))) or ("unknown",)
-    index = {name: number for number, name in enumerate(specialties)}
-    return SplitFacts(dict(missing), specialties, np.array([index[n] for n in names], np.int32))
+    counts = data.code_counts(split)
+    if not counts:
+        raise UserError(
+            f"--split {split}: no contact of it in {data.path} has a code to score against; choose "
+            "a split with codes, or give codes to the source and build the records again"
+        )
+    known = data.label_space.index
+    return {code: count.occurrences for code, count in counts.items() if code not in known}
 
 
 def evaluate(
     score: Score,
     batches: Iterable[HostBatch],
-    facts: SplitFacts,
+    missing: Mapping[str, int],
     label_space: LabelSpace,
     rows: NamedSharding,
     *,
@@ -92,36 +85,29 @@ def evaluate(
     Args:
       score: the coder.
       batches: of one pass, with `labels`, `missing`, `_mask`, `index` and what `score` wants.
-      facts: of the same split.
+      missing: number of contacts by gold code outside the label space, of the same split.
       label_space: what the coder predicts.
       rows: sharding of the rows of a batch.
       threshold: probability that an assigned code exceeds, in [0, 1]; None tunes it on these very
         batches, for micro-F1, to a resolution of at most 0.004 (0.016 with more than 8,192 labels).
-      writer: takes each batch's probabilities.
+      writer: takes each batch's probabilities, and its outcomes at the threshold.
 
     Returns:
       The metrics; the threshold is one of them.
     """
     edges = grid.threshold_grid(len(label_space), threshold)
-    groups = len(facts.specialties)
-    accumulator = statistics.Accumulator(edges, len(label_space), groups, rows)
+    at = 0 if threshold is None else grid.place(edges, threshold)
+    accumulator = statistics.Accumulator(edges, len(label_space), rows, at)
     waiting: collections.deque[jax.Array] = collections.deque()
     for batch in batches:
         probabilities_BxL, loss_B = score(batch)
-        index_B = np.maximum(batch["index"], 0)
         gold = {key: batch[key] for key in ("labels", "missing", "_mask", "index")}
-        gold["specialty"] = facts.specialty[index_B] if len(facts.specialty) else index_B
         placed = sharding.put_batch(gold, rows)
-        accumulator.update(
-            probabilities_BxL,
-            loss_B,
-            placed["labels"],
-            placed["missing"],
-            placed["_mask"],
-            placed["specialty"],
+        found = accumulator.update(
+            probabilities_BxL, loss_B, placed["labels"], placed["missing"], placed["_mask"]
         )
         if writer is not None:
-            writer.write(placed["index"], probabilities_BxL)
+            writer.write(placed["index"], probabilities_BxL, found)
         # At most three batches on the devices: dispatch would run far ahead of a slow one.
         waiting.append(loss_B)
         if len(waiting) > 2:
@@ -130,8 +116,7 @@ def evaluate(
         accumulator.totals(),
         codes=label_space.codes,
         descriptions=label_space.descriptions,
-        missing=facts.missing,
-        groups=facts.specialties,
+        missing=missing,
         threshold=threshold,
     )
 
@@ -148,10 +133,19 @@ def define_flags() -> None:
         "strings of the evidence that the loss uses, found again; network, a fused coder without "
         "its lexicon.",
     )
+    flags.DEFINE_list(
+        "without",
+        [],
+        "Inputs that the coder is not given, to see what they bring: notes, "
+        "medications, labs. Threshold and fusion stay those of all inputs.",
+    )
     flags.DEFINE_float(
         "threshold", None, "Probability that an assigned code exceeds, instead of tuning it."
     )
     flags.DEFINE_integer("top", 15, "Codes a contact in predictions.parquet.", lower_bound=1)
+    flags.DEFINE_list(
+        "groups", list(GROUPINGS), f"Groupings of groups.csv, out of {', '.join(GROUPINGS)}."
+    )
     flags.DEFINE_string("data_dir", "", "Where the records lie, if not where the config says.")
     flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint.")
     distributed.define_flags()
@@ -162,7 +156,10 @@ def main() -> None:
     wanted = flags.FLAGS
     if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
         raise UserError(f"--threshold = {wanted.threshold}: expected a probability in [0, 1]")
-    distributed.start()
+    for name in wanted.groups:
+        if name not in GROUPINGS:
+            raise UserError(f"--groups {name}: expected some of {', '.join(GROUPINGS)}")
+    distributed.start(saves=False)
     lead = jax.process_index() == 0
     if wanted.baseline in ("lexicon", "evidence") and jax.process_count() > 1:
         raise UserError(
@@ -175,6 +172,7 @@ def main() -> None:
         raise UserError(
             f"--split {wanted.split}: not in {data.path}; expected one of {', '.join(known)}"
         )
+    gold_outside(data, wanted.split)  # before anything takes time
     coder = make_scorer(workdir, data, wanted.baseline, wanted.checkpoint)
     threshold, source = wanted.threshold, "given"
     if threshold is None:
@@ -185,22 +183,43 @@ def main() -> None:
         if lead and not wanted.baseline:
             kept = Tuned(threshold, coder.fusion)
             workdir.write_tuned(kept, coder.details["step"], float(tuned["micro_f1"]))
-    folder = workdir.evaluation(wanted.split, wanted.baseline)
+    folder = workdir.evaluation(wanted.split, wanted.baseline, wanted.without)
+    scored = data
+    if wanted.without:
+        alone = jax.process_count() == 1  # else several would write the same records
+        scored = ablation.without(data, wanted.split, wanted.without, build=alone)
     with PredictionWriter(
-        folder / "predictions.parquet",
-        data.split(wanted.split),
+        folder,
+        scored.outcome_source(wanted.split),
+        scored.lengths(wanted.split),
         data.label_space,
         threshold=threshold,
         top=wanted.top,
         lead=lead,
     ) as writer:
-        summary = _one_pass(coder, data, wanted.split, threshold, writer)
+        summary = _one_pass(coder, scored, wanted.split, threshold, writer)
+        if lead:
+            evaluation_files.begin(folder)
     if not lead:
         return
     details = {**coder.details, "threshold_from": source, "split": wanted.split}
+    details["without"] = list(wanted.without)
     details |= _ceiling(data, wanted.split, float(summary.metrics["micro_f1"]))
-    evaluation_files.save(folder, summary, details)
+    codes = evaluation_files.code_rows(
+        summary.codes, data.code_counts("train"), data.code_counts(wanted.split)
+    )
+    groups, details["groups_absent"] = group_rows(
+        outcomes.read(folder / evaluation_files.CONTACTS), wanted.groups
+    )
+    tables = {
+        "groups": groups,
+        "codes": codes,
+        "roles": role_rows(codes),
+        "granularity": writer.granularities.rows(),
+    }
+    evaluation_files.save(folder, summary, details, tables)
     title = f"{wanted.split} of {data.name}, {coder.name}"
+    title += f", without {', '.join(wanted.without)}" if wanted.without else ""
     print(evaluation_files.table(summary, details, title))
     print(f"Evaluation {folder}")
 
@@ -212,21 +231,22 @@ def _one_pass(
     threshold: float | None = None,
     writer: Writer | None = None,
 ) -> Summary:
-    records = data.split(split)
     shows = jax.process_index() == 0 and sys.stderr.isatty()
-    bar = tqdm(total=len(records), desc=split, unit="contact", disable=not shows)
+    bar = tqdm(total=len(data.sizes(split)), desc=split, unit="contact", disable=not shows)
     share = sharding.share_of(coder.rows)
+    planned, _ = plan_evaluation(data.lengths(split), coder.batches)
 
     def batches() -> Iterator[HostBatch]:
-        for batch in token_batches.evaluation_batches(data, split, coder.batches, share):
+        mine = token_batches.evaluation_batches(data, split, coder.batches, share)
+        for batch, whole in zip(mine, planned, strict=True):
             yield batch
-            bar.update(int(batch["_mask"].sum()))
+            bar.update(np.count_nonzero(whole.items >= 0))  # of all processes
 
     with bar:
         return evaluate(
-            coder.score_of(split),
+            coder.score_of(data, split),
             batches(),
-            read_facts(records),
+            gold_outside(data, split),
             data.label_space,
             coder.rows,
             threshold=threshold,

@@ -1,4 +1,4 @@
-"""The files of an evaluation: `eval/<split>/metrics.json details.json groups.csv codes.csv`."""
+"""The files of an evaluation: `eval/<split>/metrics.json`, and what belongs to it."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -8,23 +8,73 @@ import numpy as np
 from etils import epath
 
 from jaxcoder.metrics.summary import Summary
+from jaxcoder.records.codes import coarser
+from jaxcoder.tokens.data import NEVER, CodeCount
 from jaxcoder.whole_file import whole_file, write_json
 
+CONTACTS = "contacts.parquet"
+_METRICS = "metrics.json"
 
-def save(folder: epath.PathLike, summary: Summary, details: Mapping[str, Any]) -> None:
+
+def begin(folder: epath.PathLike) -> None:
+    """Declares the files of an earlier evaluation void, before the first of a new one appears.
+
+    The files belong together where metrics.json is there, for it goes first and comes last.
+    """
+    (epath.Path(folder) / _METRICS).unlink(missing_ok=True)
+
+
+def save(
+    folder: epath.PathLike,
+    summary: Summary,
+    details: Mapping[str, Any],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> None:
     """Writes the files, each whole or not at all, metrics.json last.
 
     Args:
       folder: of the split.
-      summary: its metrics and tables.
+      summary: its metrics.
       details: what else is known of this evaluation, beside the summary's own details.
+      tables: from a file's name, without `.csv`, to its rows; NaN is an empty cell.
     """
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / "groups.csv", summary.groups)
-    _write_csv(folder / "codes.csv", summary.codes)
+    for name, rows in tables.items():
+        _write_csv(folder / f"{name}.csv", rows)
     write_json(folder / "details.json", {**summary.details, **details})
-    write_json(folder / "metrics.json", summary.metrics)
+    write_json(folder / _METRICS, summary.metrics)
+
+
+def code_rows(
+    rows: Sequence[Mapping[str, Any]],
+    train: Mapping[str, CodeCount],
+    split: Mapping[str, CodeCount],
+) -> list[dict[str, Any]]:
+    """Adds to the rows of codes what is known of a code besides how it was predicted.
+
+    Args:
+      rows: of `Summary.codes`.
+      train: counts of the training split.
+      split: of the evaluated one.
+
+    Returns:
+      The rows with chapter and category (each the code itself where it is no finer),
+      train_support, its occurrences in the training split, and share_secondary, the share in
+      [0, 1] of those of its occurrences here whose role is known in which it is secondary, NaN
+      where none is known.
+    """
+
+    def known(code: str) -> dict[str, Any]:
+        here = split.get(code, NEVER)
+        return {
+            "chapter": coarser(code, "chapter"),
+            "category": coarser(code, "category"),
+            "train_support": train.get(code, NEVER).occurrences,
+            "share_secondary": here.secondary / here.known if here.known else float("nan"),
+        }
+
+    return [{**row, **known(str(row["code"]))} for row in rows]
 
 
 def _write_csv(path: epath.Path, rows: Sequence[Mapping[str, Any]]) -> None:

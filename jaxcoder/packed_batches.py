@@ -61,6 +61,7 @@ class Packed:
                     f"config.packing: split {split!r}: {data.path} has {', '.join(data.splits)}"
                 )
         self.length, self._options, self._seed = length, options, seed
+        self._splits = tuple(splits)
         self._sources = [data.batch_source(split) for split in splits]
         lengths = [data.lengths(split) for split in splits]
         chosen = [np.fromiter(evenly(range(len(each)), most), np.int32) for each in lengths]
@@ -85,14 +86,18 @@ class Packed:
         """Documents in a batch, on average."""
         return self.documents / self.steps_per_epoch
 
-    def documents_at(self, step: int) -> list[int]:
-        """Numbers of the documents in the batch that is number `step`, in their splits."""
+    def documents_at(self, step: int) -> dict[str, list[int]]:
+        """Numbers of the documents in the batch that is number `step`, by split."""
         epoch, number = divmod(step, self.steps_per_epoch)
         rows, first = self._rows(epoch), number * self._options.rows
         numbers = range(first, min(first + self._options.rows, len(rows)))
         pieces = np.concatenate([rows[each] for each in numbers])
-        documents: list[int] = self._number[np.unique(self._pieces.document[pieces])].tolist()
-        return documents
+        documents = np.unique(self._pieces.document[pieces])
+        found = {
+            split: self._number[documents[self._split[documents] == number]].tolist()
+            for number, split in enumerate(self._splits)
+        }
+        return {split: numbers for split, numbers in found.items() if numbers}
 
     def batches(
         self,

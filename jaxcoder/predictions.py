@@ -1,4 +1,4 @@
-"""Predictions of contacts: the most probable codes, and every assigned one."""
+"""Predictions of contacts: the most probable codes, and every assigned one; and what is right."""
 
 import contextlib
 import functools
@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
-from jaxcoder import sharding
-from jaxcoder.records.codes import LabelSpace
-from jaxcoder.whole_file import whole_file
+from jaxcoder import outcomes, sharding
+from jaxcoder.metrics.granularity import GranularCounts
+from jaxcoder.metrics.statistics import Outcomes
+from jaxcoder.parquet_rows import ParquetRows
+from jaxcoder.records.codes import LabelSpace, coarsenings
 
 SCHEMA = pa.schema(
     [
@@ -29,8 +30,6 @@ SCHEMA = pa.schema(
 )
 """Columns of predictions.parquet. `gold` holds all gold codes, those outside the label space too;
 `codes`, `probabilities` and `assigned` go together, in falling order of probability."""
-
-ROW_GROUP = 4096  # contacts written at a time
 
 
 @jax.jit
@@ -70,78 +69,86 @@ def top_labels(
 
 
 class PredictionWriter:
-    """Writes predictions.parquet batch by batch; the file appears whole or not at all."""
+    """Writes predictions.parquet and contacts.parquet batch by batch.
+
+    Both appear, whole, when all has been written, or not at all.
+
+    Attributes:
+      granularities: counts of what has been written at coarser granularities; of process 0 alone.
+    """
 
     def __init__(
         self,
-        path: epath.PathLike,
+        folder: epath.PathLike,
         records: Sequence[Mapping[str, Any]],
+        lengths: np.ndarray,
         label_space: LabelSpace,
         *,
         threshold: float,
         top: int,
         lead: bool = True,
     ) -> None:
-        """Opens the file; use as a context manager.
+        """Opens the files; use as a context manager.
 
         Args:
-          path: the file.
-          records: the split's token records by number.
+          folder: of the files.
+          records: the split's records by number, as of `TokenData.outcome_source`.
+          lengths: int32 [N], tokens of each record.
           label_space: what the labels are.
           threshold: that an assigned code's probability exceeds.
           top: codes a contact, beside further assigned ones.
           lead: whether this process writes; the others only give it their rows.
         """
         self._lead = lead
-        self._records, self._codes = records, np.array(label_space.codes, dtype=object)
+        self._records, self._lengths = records, lengths
+        self._codes = np.array(label_space.codes, dtype=object)
         self._threshold, self._top = threshold, top
-        self._rows: list[dict[str, Any]] = []
+        self.granularities = GranularCounts(coarsenings(label_space.granularity))
         self._exits = contextlib.ExitStack()
         if not lead:
             return
-        file = self._exits.enter_context(whole_file(path, "wb"))
-        self._parquet = self._exits.enter_context(pq.ParquetWriter(file, SCHEMA))
+        folder = epath.Path(folder)
+        self._predictions, self._contacts = (
+            self._exits.enter_context(ParquetRows(folder / name, schema))
+            for name, schema in (
+                ("predictions.parquet", SCHEMA),
+                ("contacts.parquet", outcomes.SCHEMA),
+            )
+        )
 
-    def write(self, index_B: jax.Array, probabilities_BxL: jax.Array) -> None:
+    def write(self, index_B: jax.Array, probabilities_BxL: jax.Array, found: Outcomes) -> None:
         """Adds the real rows of a batch, in its order; every process has to call it.
 
         Args:
           index_B: int32, number of each record, −1 on padding rows; rows split over devices.
           probabilities_BxL: float32.
+          found: what became of each row.
         """
+        whole = sharding.whole((index_B, found.counts, found.measures))
         predicted = top_labels(probabilities_BxL, self._threshold, self._top)
-        for number, (labels, values, assigned) in zip(
-            sharding.whole(index_B), predicted, strict=True
+        for number, counts, measures, (labels, values, assigned) in zip(
+            *whole, predicted, strict=True
         ):
             if number < 0 or not self._lead:
                 continue
             record = self._records[int(number)]
-            gold = [self._codes[label] for label in record["labels"]]
-            self._rows.append(
+            gold = [*self._codes[record["labels"]], *record["missing_codes"]]
+            codes = self._codes[labels]
+            self._predictions.add(
                 {
-                    "contact_id": str(record["contact_id"]),
-                    "patient_id": str(record["patient_id"]),
-                    "specialty": str(record["specialty"]),
-                    "gold": gold + [str(code) for code in record["missing_codes"]],
-                    "codes": self._codes[labels].tolist(),
+                    **{key: record[key] for key in ("contact_id", "patient_id", "specialty")},
+                    "gold": gold,
+                    "codes": codes.tolist(),
                     "probabilities": values,
                     "assigned": assigned,
                 }
             )
-        if len(self._rows) >= ROW_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._parquet.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
-        self._rows = []
+            length = int(self._lengths[number])
+            self._contacts.add(outcomes.row(record, length, counts, measures))
+            self.granularities.add(gold, codes[assigned])
 
     def __enter__(self) -> "PredictionWriter":
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        if any(raised):
-            self._exits.__exit__(*raised)
-            return
-        with self._exits:
-            if self._lead:
-                self._flush()
+        self._exits.__exit__(*raised)

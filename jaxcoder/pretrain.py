@@ -51,7 +51,7 @@ from jaxcoder.masking import Vocabulary
 from jaxcoder.models.masked_lm import MaskedLMOptions
 from jaxcoder.objectives import MaskedWords
 from jaxcoder.packed_batches import Packed
-from jaxcoder.steps import Steps
+from jaxcoder.steps import Steps, TrainState
 from jaxcoder.tokens import words
 from jaxcoder.tokens.data import TokenData
 from jaxcoder.train import data_of
@@ -147,7 +147,11 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
         logging.info("going on from step %d of %d", last, total_steps)
     if lead:  # after all that may refuse to go on
         workdir.create(config, data)
-    log = exits.enter_context(TrainLog(workdir, progress.step)) if lead else None
+    log = (
+        exits.enter_context(TrainLog(workdir, progress.step, pending=progress.pending))
+        if lead
+        else None
+    )
 
     ################################# Loop #################################
 
@@ -158,6 +162,31 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
         disable=not (lead and sys.stderr.isatty()),
     )
     share = sharding.share_of(jitted.batch_sharding)
+    speeds: list[float] = []
+    accuracy = ""
+
+    def evaluated(state: TrainState, progress: Progress) -> Progress:
+        """The progress after an evaluation on held-out text, which the log then has."""
+        nonlocal accuracy
+        params = jitted.evaluation_params(state)
+        scores, step = evaluate(jitted, params, judged), progress.step
+        _check(scores, packing.held_out)
+        progress = progress.judged(scores["loss"], larger=False)
+        if log:
+            log.write(step, scores, packing.held_out)
+            shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
+            bar.write(f"step {step} of {total_steps}: {packing.held_out} {shown}", file=sys.stderr)
+        if progress.best_step == step:  # before the checkpoint, which says that this is there
+            accuracy = f", masked accuracy {scores['masked_accuracy']:.4f}"
+            whole = sharding.whole(params)
+            if lead:
+                pretrained.save(workdir.encoder, model.encoder, whole, data.tokenizer)
+        return progress
+
+    if progress.pending:  # since the run was told to end
+        progress = evaluated(state, progress)
+        if lead:
+            checkpoints.amend(progress)
     put = functools.partial(sharding.put_batch, rows=jitted.batch_sharding)
     feed = rows.batches(progress.step, None, share, put)
     patience = options.train.patience or total_steps
@@ -167,8 +196,6 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
     trace = profile.Profile(workdir.profile, traced, left, lambda _: length, logging.info)
     exits.enter_context(trace)
     preempted = False
-    speeds: list[float] = []
-    accuracy = ""
     while progress.step < total_steps and progress.evaluations_since_best < patience:
         trace.begin(progress.step)
         batch = window.take(feed)
@@ -178,8 +205,8 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
         progress = dataclasses.replace(progress, step=progress.step + 1)
         step = progress.step
         preempted = preemption.reached(step)
-        evaluating = step % evaluate_every == 0 or step == total_steps
-        saving = evaluating or step % checkpoint_every == 0 or preempted
+        due = step % evaluate_every == 0 or step == total_steps
+        saving = due or step % checkpoint_every == 0 or preempted
         bar.update()
 
         if saving or step % log_every == 0:  # at each save, so that a resumed run logs the same
@@ -189,22 +216,10 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
                 log.write(step, numbers, "train")
                 bar.set_postfix({key: f"{numbers[key]:.3g}" for key in _BAR})
 
-        if evaluating:
-            params = jitted.evaluation_params(state)
-            scores = evaluate(jitted, params, judged)
-            _check(scores, packing.held_out)
-            progress = progress.judged(scores["loss"], larger=False)
-            if log:
-                log.write(step, scores, packing.held_out)
-                shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
-                bar.write(
-                    f"step {step} of {total_steps}: {packing.held_out} {shown}", file=sys.stderr
-                )
-            if progress.best_step == step:  # before the checkpoint, which says that this is there
-                accuracy = f", masked accuracy {scores['masked_accuracy']:.4f}"
-                whole = sharding.whole(params)
-                if lead:
-                    pretrained.save(workdir.encoder, model.encoder, whole, data.tokenizer)
+        if due and preempted:  # an evaluation may take longer than there is time to save
+            progress = dataclasses.replace(progress, pending=True)
+        elif due:
+            progress = evaluated(state, progress)
 
         if saving:
             params = jitted.evaluation_params(state)
@@ -219,7 +234,9 @@ def _pretrain(exits: contextlib.ExitStack) -> None:
 
     checkpoints.close()
     bar.close()
-    over = progress.step == total_steps or progress.evaluations_since_best >= patience
+    over = not progress.pending and (
+        progress.step == total_steps or progress.evaluations_since_best >= patience
+    )
     if lead and over:
         workdir.finish(progress.step)
     if lead and not over:

@@ -19,7 +19,6 @@ from jaxcoder.baseline import (
     split_scores,
 )
 from jaxcoder.fusion import Sample, Weights, fuse
-from jaxcoder.records.store import evenly
 from jaxcoder.steps import Steps
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
@@ -46,7 +45,7 @@ class Scorer:
 
     Attributes:
       name: for people.
-      score_of: from the name of a split to the scores of its batches.
+      score_of: from token records and the name of a split to the scores of its batches.
       rows: sharding of a batch.
       batches: how records are batched.
       threshold: tuned before; None where it has yet to be.
@@ -55,7 +54,7 @@ class Scorer:
     """
 
     name: str
-    score_of: Callable[[str], Score]
+    score_of: Callable[[TokenData, str], Score]
     rows: NamedSharding
     batches: token_batches.BatchOptions
     threshold: float | None
@@ -85,7 +84,7 @@ def make_scorer(workdir: Workdir, data: TokenData, baseline: str, which: str) ->
             name, details = f"{name}, network alone", details | {"baseline": baseline}
         return Scorer(
             name,
-            lambda split: model_score(coder.steps, coder.params),
+            lambda data, split: model_score(coder.steps, coder.params),
             coder.steps.batch_sharding,
             coder.experiment.batches,
             coder.tuned.threshold if coder.tuned else None,
@@ -97,10 +96,10 @@ def make_scorer(workdir: Workdir, data: TokenData, baseline: str, which: str) ->
     lexicon: Baseline = (
         fit_lexicon(data, options) if baseline == "lexicon" else fit_evidence_lexicon(data, options)
     )
-    scores = functools.partial(split_scores, data, lexicon, options.tokens.serialise)
+    scores = functools.partial(split_scores, lexicon)
     return Scorer(
         "n-gram lexicon" if baseline == "lexicon" else "evidence lexicon",
-        lambda split: baseline_score(scores(split), rows),
+        lambda data, split: baseline_score(scores(data, split), rows),
         rows,
         options.batches,
         None,
@@ -116,13 +115,13 @@ def _fused(
     details: dict[str, Any],
 ) -> Scorer:
     """Network and lexicon, with the weights that were tuned before or are fitted now."""
-    scores = functools.partial(split_scores, data, lexicon, coder.experiment.tokens.serialise)
+    scores = functools.partial(split_scores, lexicon)
     weights = coder.tuned.fusion if coder.tuned else None
     if weights is None:
-        weights = fit_fusion(coder, data, scores("validation"))
+        weights = fit_fusion(coder, data, scores(data, "validation"))
     return Scorer(
         f"{name} with lexicon",
-        lambda split: fused_score(coder, weights, scores(split)),
+        lambda data, split: fused_score(coder, weights, scores(data, split)),
         coder.steps.batch_sharding,
         coder.experiment.batches,
         coder.tuned.threshold if coder.tuned else None,
@@ -172,26 +171,24 @@ def fit_fusion(coder: TrainedCoder, data: TokenData, scores: LexiconScores) -> W
       data: token records.
       scores: the lexicon's, of the batches of the validation split.
     """
-    options = coder.experiment.fusion
-    sample, wanted = (
-        Sample(options),
-        set(evenly(range(len(data.sizes("validation"))), options.max_contacts)),
-    )
-    rows = coder.steps.batch_sharding
+    options, rows = coder.experiment.fusion, coder.steps.batch_sharding
+    sample = Sample(options)
     batches = token_batches.evaluation_batches(
-        data, "validation", coder.experiment.batches, sharding.share_of(rows)
+        data,
+        "validation",
+        coder.experiment.batches,
+        sharding.share_of(rows),
+        options.max_contacts,
     )
     for batch in batches:
-        mine = np.array([int(number) in wanted for number in batch["index"]])
-        asked = {**batch, "index": np.where(mine, batch["index"], -1)}
         placed = sharding.put_batch(
-            {"chosen": mine, "scores": scores(asked), "labels": batch["labels"]}, rows
+            {"real": batch["_mask"], "scores": scores(batch), "labels": batch["labels"]}, rows
         )
         placed["logits"] = _network(coder.steps, coder.params, batch)["logits"]
-        found = sharding.whole(placed)  # of all processes, each of which fits the same
-        chosen = found["chosen"]
-        if chosen.any():
-            sample.add(*(found[key][chosen] for key in ("logits", "scores", "labels")))
+        # Every process has the batch whole, B × L numbers, keeps the candidates, and fits the same.
+        found = sharding.whole(placed)
+        real = found["real"]
+        sample.add(*(found[key][real] for key in ("logits", "scores", "labels")))
     return sample.fit()
 
 

@@ -7,8 +7,8 @@ r"""Trains a coder on the contacts that a config names, and evaluates it along t
 What is missing under the config's data_dir (contact records, token records) is built first. A run
 that was killed goes on when the same command is given again: from its last checkpoint, with the
 same batches, the same dropout and the same log; also on other devices or more or fewer processes.
-SIGTERM saves before it ends the run. The workdir then holds all that evaluate and predict need, and
-finished.json once the run is over.
+SIGTERM saves before it ends the run; an evaluation that was due then comes first when it goes on.
+The workdir then holds all that evaluate and predict need, and finished.json once the run is over.
 
 On several hosts, the same command on each, with --distributed (Cloud TPU, GKE, SLURM); the records
 are built before. launch/README.md goes through it.
@@ -88,7 +88,7 @@ def _train(exits: contextlib.ExitStack) -> None:
             "config.batches.max_labels and max_evidence drop %d labels and %d evidence spans",
             *(plan.slots.labels_dropped, plan.slots.evidence_dropped),
         )
-    facts = evaluate.read_facts(data.split("validation"))
+    gold_outside = evaluate.gold_outside(data, "validation")
 
     total_steps, warmup_steps, evaluate_every, checkpoint_every, log_every = experiment.schedule(
         options.train, per_epoch=plan.steps_per_epoch, batch=plan.contacts_per_step
@@ -148,7 +148,11 @@ def _train(exits: contextlib.ExitStack) -> None:
         if lexicon is not None:
             workdir.write_lexicon(lexicon)
         workdir.create(config, data)
-    log = exits.enter_context(TrainLog(workdir, progress.step)) if lead else None
+    log = (
+        exits.enter_context(TrainLog(workdir, progress.step, pending=progress.pending))
+        if lead
+        else None
+    )
 
     ################################# Loop #################################
 
@@ -164,6 +168,27 @@ def _train(exits: contextlib.ExitStack) -> None:
             *(total_steps - progress.step, evaluate_every, len(plan.bucket_lengths)),
         )
     share = sharding.share_of(jitted.batch_sharding)
+
+    def evaluated(state: steps.TrainState, progress: Progress) -> Progress:
+        """The progress after an evaluation on validation, which the log then has."""
+        summary = evaluate.evaluate(
+            model_score(jitted, jitted.evaluation_params(state)),
+            batches.evaluation_batches(data, "validation", options.batches, share),
+            gold_outside,
+            data.label_space,
+            jitted.batch_sharding,
+        )
+        scores, step = summary.metrics, progress.step
+        if log:
+            log.write(step, scores, "validation")
+            shown = ", ".join(f"{key} {scores[key]:.4f}" for key in ("loss", "micro_f1", "map"))
+            bar.write(f"step {step} of {total_steps}: validation {shown}", file=sys.stderr)
+        return progress.judged(scores[decisive], larger, scores["threshold"])
+
+    if progress.pending:  # since the run was told to end
+        progress = evaluated(state, progress)
+        if lead:
+            checkpoints.amend(progress)
     put = functools.partial(sharding.put_batch, rows=jitted.batch_sharding)
     feed = plan.batches(progress.step, share, put)
     window = Window(progress.step, plan.contacts_at, checkpoints)
@@ -183,8 +208,8 @@ def _train(exits: contextlib.ExitStack) -> None:
         progress = dataclasses.replace(progress, step=progress.step + 1)
         step = progress.step
         preempted = preemption.reached(step)
-        evaluating = step % evaluate_every == 0 or step == total_steps
-        saving = evaluating or step % checkpoint_every == 0 or preempted
+        due = step % evaluate_every == 0 or step == total_steps
+        saving = due or step % checkpoint_every == 0 or preempted
         bar.update()
 
         if saving or step % log_every == 0:  # at each save, so that a resumed run logs the same
@@ -193,21 +218,10 @@ def _train(exits: contextlib.ExitStack) -> None:
                 log.write(step, numbers, "train")
                 bar.set_postfix({key: f"{numbers[key]:.3g}" for key in _BAR})
 
-        scores = None
-        if evaluating:
-            summary = evaluate.evaluate(
-                model_score(jitted, jitted.evaluation_params(state)),
-                batches.evaluation_batches(data, "validation", options.batches, share),
-                facts,
-                data.label_space,
-                jitted.batch_sharding,
-            )
-            scores = summary.metrics
-            progress = progress.judged(scores[decisive], larger, scores["threshold"])
-            if log:
-                log.write(step, scores, "validation")
-                shown = ", ".join(f"{key} {scores[key]:.4f}" for key in ("loss", "micro_f1", "map"))
-                bar.write(f"step {step} of {total_steps}: validation {shown}", file=sys.stderr)
+        if due and preempted:  # an evaluation may take longer than there is time to save
+            progress = dataclasses.replace(progress, pending=True)
+        elif due:
+            progress = evaluated(state, progress)
 
         if saving:
             coder = jitted.evaluation_params(state)
@@ -222,7 +236,9 @@ def _train(exits: contextlib.ExitStack) -> None:
 
     checkpoints.close()
     bar.close()
-    over = progress.step == total_steps or _out_of_patience(progress, options.train.patience)
+    over = not progress.pending and (
+        progress.step == total_steps or _out_of_patience(progress, options.train.patience)
+    )
     if lead and over:
         workdir.finish(progress.step)
     if lead and not over:

@@ -23,12 +23,13 @@ B = TypeVar("B")
 class TrainLog:
     """Writes one line of numbers at a time. Numbers only: no text of a note can reach it."""
 
-    def __init__(self, workdir: Workdir, step: int):
+    def __init__(self, workdir: Workdir, step: int, *, pending: bool = False):
         """Opens the log, and forgets the lines after a step: a killed run does those steps again.
 
         Args:
           workdir: of the run.
           step: of the checkpoint that the run goes on from; 0 for a new run.
+          pending: whether that step has yet to be evaluated; a line of its evaluation goes too.
         """
         from tensorboardX import SummaryWriter  # it imports torch, seconds long, where there is one
 
@@ -37,8 +38,11 @@ class TrainLog:
         if path.exists():
             # A killed run's last line may be cut short: without newline, and its step comes again.
             for line in path.read_text().splitlines(keepends=True):
-                if line.endswith("\n") and json.loads(line)["step"] <= step:
-                    kept.append(line)
+                if line.endswith("\n"):
+                    numbers = json.loads(line)
+                    again = pending and not any(name.startswith("train/") for name in numbers)
+                    if numbers["step"] <= step - again:
+                        kept.append(line)
         write_bytes(path, "".join(kept).encode())
         # A bucket cannot append: there the lines are kept, and written whole at each save.
         self._path, self._kept = path, kept
@@ -90,17 +94,20 @@ class Window:
     EXPLODED = 1000.0
     """A loss so many times the mean of the window before is no longer training."""
     NAMED = 32
-    """Records of a batch that a message names."""
+    """Records of a batch that a message names, of each split."""
 
     def __init__(
-        self, step: int, records_of: Callable[[int], Sequence[int]], checkpoints: Checkpoints
+        self,
+        step: int,
+        records_of: Callable[[int], Mapping[str, Sequence[int]]],
+        checkpoints: Checkpoints,
     ) -> None:
         """Begins with the step after `step`.
 
         Args:
           step: steps done.
-          records_of: from the number of a batch, from 0, to the numbers of its records.
-          checkpoints: what is left when all is not well.
+          records_of: from the number of a batch, from 0, to the numbers of its records by split.
+          checkpoints: of the run: what is left when all is not well.
         """
         self._step, self._records_of, self._checkpoints = step, records_of, checkpoints
         self._steps: list[tuple[Mapping[str, jax.Array], int]] = []
@@ -145,7 +152,9 @@ class Window:
 
         Raises:
           UserError: a loss or a gradient that is no number, or a loss that has exploded.
+          UserError, StorageError: the last checkpoint was not written; see `Checkpoints.check`.
         """
+        self._checkpoints.check()
         metrics = jax.device_get([metrics for metrics, _ in self._steps])
         elapsed = time.monotonic() - self._since  # after device_get: the steps are done now
         for number, each in enumerate(metrics, start=self._step):
@@ -166,16 +175,19 @@ class Window:
         limit = self.EXPLODED * (self._usual or math.inf)  # of a batch without anything to learn
         if math.isfinite(loss) and math.isfinite(gradient) and loss <= limit:
             return
-        last, records = self._checkpoints.step("last"), list(self._records_of(number))
-        named = ", ".join(map(str, records[: self.NAMED]))
-        more = f" and {len(records) - self.NAMED} more" if len(records) > self.NAMED else ""
+        last, records = self._checkpoints.step("last"), self._records_of(number)
+        named = "; ".join(f"{split} {self._named(records[split])}" for split in records)
         raise UserError(
             f"step {number + 1}: loss {loss:.4g}, gradient norm {gradient:.4g}; expected numbers, "
             f"and no loss of {self.EXPLODED:g} times the mean before ({self._usual:.4g}). In its "
-            f"batch are the records {named}{more}. "
+            f"batch are the records {named}. "
             + ("No checkpoint yet" if last is None else f"The checkpoint of step {last} is whole")
             + "; lower config.optim.learning_rate, then run the same command"
         )
+
+    def _named(self, records: Sequence[int]) -> str:
+        more = f" and {len(records) - self.NAMED} more" if len(records) > self.NAMED else ""
+        return ", ".join(map(str, records[: self.NAMED])) + more
 
 
 def peak_memory() -> float:

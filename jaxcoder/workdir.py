@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from etils import epath
@@ -73,10 +73,11 @@ class Workdir:
         self.finished = self.path / "finished.json"
         self.data = self.path / "data.json"
 
-    def evaluation(self, split: str, baseline: str = "") -> epath.Path:
-        """The folder of a split's evaluation, or of a baseline's on it."""
-        folder = self.path / "eval" / split
-        return folder / f"baseline_{baseline}" if baseline else folder
+    def evaluation(self, split: str, baseline: str = "", without: Sequence[str] = ()) -> epath.Path:
+        """The folder of a split's evaluation, or of one of a baseline, or without some inputs."""
+        names = [f"baseline_{baseline}"] if baseline else []
+        names += [f"without_{'_'.join(sorted(without))}"] if without else []
+        return (self.path / "eval" / split).joinpath(*names)
 
     @property
     def begun(self) -> bool:

@@ -13,7 +13,8 @@ Memory, operations and collectives are the compiler's own; times are not measure
 what the chip's peaks allow; the estimate adds the compiler's cycles, the attention kernels at half
 the peak, and the collectives at the network's bandwidth, as if nothing overlapped.
 
-Exit status: 0; 1 when it does not fit or breaks a budget; 2 after a mistake in the flags.
+Exit status: 0; 1 when it does not fit or breaks a budget, in a sweep any of its programs (those
+that were too large on the way to the largest batch not counted); 2 after a mistake in the flags.
 """
 
 import dataclasses
@@ -74,20 +75,30 @@ def main() -> None:
     chips.prepare()
     options = _options()
     print(", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu")))
-    reports, faults = [], []
-    for each in _sweep(options, topology) if values.sweep else [_check(options, topology)]:
-        reports.append(each)
-        if not values.sweep:
-            print("\n".join(each.lines()), flush=True)
-            faults = each.faults(values.max_hbm_share, values.max_collective_share)
     if values.sweep:
+        reports = list(_sweep(options, topology))
         print("\n".join(report.table(reports)))
+    else:
+        reports = [_check(options, topology)]
+        print("\n".join(reports[0].lines()), flush=True)
+    broken = _broken(reports)
     if values.json:
         with open(values.json, "w") as file:
             json.dump([each.as_json() for each in reports], file, indent=1)
-    if faults:
-        print("broken: " + "; ".join(faults), file=sys.stderr)
+    if broken:
+        print("\n".join(broken), file=sys.stderr)
         sys.exit(1)
+
+
+def _broken(reports: Sequence[Report]) -> list[str]:
+    """A line for each program that does not fit or breaks a budget; of several it says which."""
+    values, lines = flags.FLAGS, []
+    for each in reports:
+        if faults := each.faults(values.max_hbm_share, values.max_collective_share):
+            mesh = ", ".join(map(str, each.mesh.values()))
+            which = f"{each.topology}, mesh ({mesh}), {each.rows} rows: " if values.sweep else ""
+            lines.append(f"broken: {which}{'; '.join(faults)}")
+    return lines
 
 
 def _kind(arguments: Sequence[str]) -> type[Experiment] | type[PretrainExperiment]:
@@ -155,7 +166,8 @@ def _sweep(options: Experiment | PretrainExperiment, topology: chips.Topology) -
             if found := check(topology, mesh, rows):
                 yield found
     if "batch" in parts:
-        yield from _largest(check, topology, rows)
+        hbm = topology.chip.hbm * (flags.FLAGS.max_hbm_share or 1.0)
+        yield from _largest(check, topology, rows, hbm)
     if "scaling" in parts:
         for shape, slices in _SCALES[len(topology.sizes)]:
             larger = chips.parse(f"{topology.chip.name}:{shape}", slices)
@@ -163,24 +175,29 @@ def _sweep(options: Experiment | PretrainExperiment, topology: chips.Topology) -
                 yield found
 
 
-def _largest(check: Any, topology: chips.Topology, rows: int) -> Iterator[Report]:
-    """The largest batch that fits: memory grows with rows, nearly along a line."""
+def _largest(check: Any, topology: chips.Topology, rows: int, hbm: float) -> Iterator[Report]:
+    """The largest batch within the memory: it grows with rows, nearly along a line."""
+
+    def fits(found: Report | None) -> bool:
+        return found is not None and not found.error and found.memory.peak <= hbm
+
     best, next_ = check(topology, None, rows), check(topology, None, 2 * rows)
-    if not best or best.error or not next_ or next_.error:
-        yield from (each for each in (best, next_) if each)
+    if not (fits(best) and fits(next_)):
+        if best:
+            yield best
         return
     limit = math.inf  # rows that are known not to fit
     for _ in range(_TRIES):
         slope = (next_.memory.peak - best.memory.peak) / (next_.rows - best.rows)
         best = next_
-        free = topology.chip.hbm - best.memory.peak
+        free = hbm - best.memory.peak
         while True:
-            most = min(best.rows + free / max(slope, 1.0), limit) // rows * rows
+            most = min(best.rows + free / max(slope, 1.0), limit - rows) // rows * rows
             if most < 1.1 * best.rows:
                 yield best
                 return
             next_ = check(topology, None, int(most))
-            if not next_.error:
+            if fits(next_):
                 break
             limit, slope = most, 1.2 * slope
     yield next_

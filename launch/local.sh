@@ -6,11 +6,12 @@
 #
 #   --devices=D  devices a process; as JAX has it unless given
 #   --port=P     of the coordinator; a free one unless given
-#   --grace=S    seconds between TERM and KILL when one has failed (30)
+#   --grace=S    seconds between TERM and KILL (30)
 #   --dry-run    print the commands
 #
 # Each process gets --coordinator, --processes and --process, and its lines begin with [its number].
-# When one fails, the others are ended. TERM, INT and HUP are passed on as TERM.
+# When one fails, the others are ended. TERM, INT and HUP are passed on as TERM; what is still there
+# after the grace period, or at a second one of them, is killed.
 #
 # Exit status: 0 when all exit 0, else that of the first that failed.
 set -euo pipefail
@@ -84,7 +85,18 @@ end_all() {
   local pid
   for pid in "${pids[@]}"; do [[ -z $pid ]] || kill -TERM "$pid" 2>/dev/null || true; done
 }
-trap 'say "stopping"; end_all' TERM INT HUP
+stopping=''
+# shellcheck disable=SC2329  # a trap calls it
+stop() {
+  if [[ $stopping ]]; then
+    kill_at=$SECONDS
+  else
+    stopping=1 kill_at=${kill_at:-$((SECONDS + grace))}
+    say "stopping; killed after $grace s, or when asked again"
+  fi
+  end_all
+}
+trap stop TERM INT HUP
 
 for ((i = 0; i < processes; i++)); do
   mkfifo "$pipes/$i"
@@ -107,13 +119,14 @@ while ((left)); do
     pids[i]=''
     left=$((left - 1))
     if ((status)) && [[ -z $first ]]; then
-      first=$status kill_at=$((SECONDS + grace))
+      first=$status kill_at=${kill_at:-$((SECONDS + grace))}
       ((left == 0)) || say "process $i ended with status $status: ending the others"
       end_all
     fi
   done
   if [[ $kill_at ]] && ((left && SECONDS >= kill_at)); then
-    say "still there after $grace s: killed"
+    kill_at=''
+    say "$left still there: killed"
     for pid in "${pids[@]}"; do [[ -z $pid ]] || kill -KILL -- "-$pid" 2>/dev/null || true; done
   fi
   sleep 0.2 & # in the background, so that a signal is heard at once

@@ -33,8 +33,10 @@ def test_each_row_of_a_batch_has_the_scores_of_its_contact():
     notes = ("cholera", "none", "asthma and cholera")
     contacts = [Contact(str(n), "p", notes=(Note(text),)) for n, text in enumerate(notes)]
     held = types.SimpleNamespace(split={"test": contacts}.__getitem__)
-    data = types.SimpleNamespace(contacts=lambda: held, label_space=SPACE)
-    score = baseline.split_scores(data, Words(), SerialiseOptions(), "test")
+    data = types.SimpleNamespace(
+        contacts=lambda: held, label_space=SPACE, serialise=SerialiseOptions()
+    )
+    score = baseline.split_scores(Words(), data, "test")
     scores_BxL = score({"index": np.array([2, -1, 0, 1])})  # -1 is a padding row
     expected = [[0.5, 0, 1], [0, 0, 0], [0.5, 0, 0], [0, 0, 0]]
     np.testing.assert_array_equal(scores_BxL, np.float32(expected))

@@ -32,6 +32,15 @@ def test_every_record_stands_in_one_batch_that_is_long_enough(options):
     assert padding_share(planned, LENGTHS) == pytest.approx(1 - LENGTHS.sum() / computed)
 
 
+def test_some_of_the_records_stand_in_batches_of_the_same_lengths():
+    options = BatchOptions(tokens=4096)
+    planned, lengths = plan_evaluation(LENGTHS, options, most=50)
+    items = np.concatenate([batch.items for batch in planned])
+    assert sorted(items[items >= 0].tolist()) == list(range(0, 500, 10))
+    assert lengths == plan_evaluation(LENGTHS, options)[1]
+    assert sum(len(batch.items) for batch in planned) < 100
+
+
 def test_rows_of_a_token_budget():
     options = BatchOptions(tokens=4096, row_multiple=4, max_documents=50)
     assert [options.rows(length) for length in (16, 100, 512, 1000, 2000, 9000)] == [

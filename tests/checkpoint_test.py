@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcoder.checkpoint import Checkpoints, Progress
-from jaxcoder.errors import UserError
+from jaxcoder.errors import StorageError, UserError
 
 
 def _params(value):
@@ -50,6 +50,27 @@ def test_keeps_the_last_and_the_best(tmp_path, scores, larger_is_better, best, k
     assert {int(p.name) for p in (tmp_path / "c").iterdir()} == {last, best}
     _, items = checkpoints.restore(best, {"params": _abstract(_params(0.0))}, "hash")
     np.testing.assert_array_equal(items["params"]["encoder"]["kernel"], np.full((3, 4), best))
+
+
+def test_a_best_checkpoint_that_is_gone_is_said(tmp_path, caplog):
+    _saved(tmp_path / "c", [0.5, 0.4])
+    shutil.rmtree(tmp_path / "c" / "10")
+    assert Checkpoints(tmp_path / "c", read_only=True).step("best") == 20
+    (record,) = (each for each in caplog.records if each.name == "jaxcoder.checkpoint")
+    assert record.getMessage().endswith("of step 10, is gone; taking the last, of step 20")
+
+
+def test_what_a_checkpoint_says_is_replaced_beside_its_arrays(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(Progress(10, "hash", pending=True), {"params": _params(1.0)})
+    checkpoints.wait()
+    progress = checkpoints.progress(10).judged(0.5, larger=True)
+    checkpoints.amend(progress)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path / "c", read_only=True)
+    read, items = checkpoints.restore(10, {"params": _abstract(_params(0.0))}, "hash")
+    assert read == progress == Progress(10, "hash", best_value=0.5, best_step=10)
+    np.testing.assert_array_equal(items["params"]["bias"], [1.0, 1.0])
 
 
 def test_restores_onto_another_mesh(tmp_path):
@@ -109,6 +130,22 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no space left for a checkpoint") as caught:
         checkpoints.save(Progress(10, "hash"), {"params": _params(1.0)})
     assert "\n" not in str(caught.value)
+
+
+def test_a_save_that_fails_in_the_background_is_heard_without_waiting(tmp_path, monkeypatch):
+    _saved(tmp_path / "c", [0.1])
+    checkpoints = Checkpoints(tmp_path / "c")
+
+    def fails(step):
+        raise OSError(errno.EACCES, "Permission denied", "arrays")
+
+    monkeypatch.setattr(checkpoints._manager, "_finalize_checkpoint", fails)
+    checkpoints.check()
+    checkpoints.save(Progress(20, "hash"), {"params": _params(2.0)})
+    assert checkpoints._failed.wait(30)
+    with pytest.raises(StorageError, match=r"c/20: was not written \(PermissionError: ") as caught:
+        checkpoints.check()
+    assert not caught.value.alone, "there is one process"
 
 
 def test_a_cut_checkpoint_is_one_clear_line(tmp_path):

@@ -34,6 +34,7 @@ def test_help_lists_what_there_is_in_the_order_of_a_first_task(capsys, arguments
         "pretrain",
         "train",
         "evaluate",
+        "learning_curve",
         "predict",
         "export",
         "bench",

@@ -21,6 +21,7 @@ def test_a_contact_in_full():
                 "labs": [{"name": "troponin", "value": 52, "low": None, "high": "14", "flag": "H"}],
                 "age": 61,
                 "sex": "F",
+                "kind": "inpatient",
                 "specialty": None,
                 "something_else": {"is": "ignored"},
             }
@@ -31,6 +32,7 @@ def test_a_contact_in_full():
     assert contact.medications[0].dose == "0.4"
     assert (contact.labs[0].value, contact.labs[0].low, contact.labs[0].high) == ("52", None, 14.0)
     assert (contact.age, contact.sex, contact.specialty, contact.codes) == (61.0, "F", "", ())
+    assert contact.kind == "inpatient"
 
 
 def test_values_are_read_as_contact_records_have_them():

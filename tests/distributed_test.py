@@ -48,6 +48,13 @@ def test_without_flags_there_is_one_process_and_xla_is_left_alone(given):
     assert os.environ.get("XLA_FLAGS") == before
 
 
+@pytest.mark.parametrize(
+    ("platforms", "on_cpu"), [(None, True), ("", True), ("cpu", True), ("tpu,cpu", False)]
+)
+def test_what_xla_is_told_of_a_cpu_is_told_where_it_may_be_chosen(platforms, on_cpu):
+    assert distributed._on_cpu(platforms) == on_cpu
+
+
 def test_told_once_it_ends_after_the_step_told_twice_at_once():
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("elsewhere"))

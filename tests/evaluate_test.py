@@ -1,5 +1,6 @@
 """Evaluation of a tiny random coder and of the lexicon, from records to files."""
 
+import collections
 import csv
 import dataclasses
 import functools
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score
 
-from jaxcoder import cli, evaluate, experiment, sharding, steps, trained
+from jaxcoder import cli, evaluate, experiment, outcomes, sharding, steps, trained
 from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.checkpoint import Checkpoints, Progress
 from jaxcoder.fusion import Sample
@@ -21,8 +22,9 @@ from jaxcoder.records import builder as records_builder
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Code, Contact, Note
 from jaxcoder.records.sources import Source
-from jaxcoder.scorer import fit_fusion, model_score
+from jaxcoder.scorer import fit_fusion, make_scorer, model_score
 from jaxcoder.tokens import builder as tokens_builder
+from jaxcoder.tokens import data as tokens_data
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.tokens.serialise import serialise
 from jaxcoder.whole_file import write_json
@@ -37,6 +39,7 @@ CONFIG = {
     },
 }
 FINDINGS = ("asthma", "cough", "croup", "empyema", "fever", "flu", "mucus", "polyp", "rales")
+ROLES = ("primary", "secondary", "unknown", "secondary", "secondary")
 SIZES = {"train": 60, "validation": 21, "test": 19}
 
 
@@ -59,10 +62,15 @@ class Wards(Source):
                 codes.append(f"Z{number % 2:02}.9")
             yield Contact(
                 contact_id=f"{split}-{number}",
-                patient_id=f"patient-{split}-{number}",
+                patient_id=f"patient-{split}-{number // 2}",
                 specialty=("", "lung", "heart")[number % 3],
+                start=f"20{20 + number % 2}-01-01T00:00:00",
+                age=float(7 * number % 100) if number % 4 else None,
                 notes=(Note(text * int(rng.integers(1, 5))),),
-                codes=tuple(Code(code, "icd10") for code in codes),
+                codes=tuple(
+                    Code(code, "icd10", ROLES[place] if split == "test" else "unknown")
+                    for place, code in enumerate(codes)
+                ),
             )
 
 
@@ -98,7 +106,7 @@ def read_evaluation(folder):
     metrics = json.loads((folder / "metrics.json").read_text())
     details = json.loads((folder / "details.json").read_text())
     tables = {}
-    for name in ("groups", "codes"):
+    for name in ("groups", "codes", "roles", "granularity"):
         with (folder / f"{name}.csv").open() as file:
             tables[name] = list(csv.DictReader(file))
     return metrics, details, tables, pq.read_table(folder / "predictions.parquet").to_pylist()
@@ -113,6 +121,67 @@ def matrices(rows):
         for code, yes in zip(row["codes"], row["assigned"], strict=True):
             assigned[place, codes.index(code)] = yes
     return gold, assigned
+
+
+def check_codes(rows):
+    """Chapter, category, occurrences in training, and roles here, from the contacts themselves."""
+    contacts = {split: list(Wards().contacts(split)) for split in ("train", "test")}
+    for row in rows:
+        here, train = (
+            [code.role for one in contacts[split] for code in one.codes if code.code == row["code"]]
+            for split in ("test", "train")
+        )
+        assert row["chapter"] == {"J": "J00-J99", "Z": "Z00-Z99"}[row["code"][0]]
+        assert row["category"] == row["code"][:3]
+        assert (int(row["support"]), int(row["train_support"])) == (len(here), len(train))
+        known = [role for role in here if role != "unknown"]
+        share = f"{known.count('secondary') / len(known):.6g}" if known else ""
+        assert row["share_secondary"] == share
+    assert {bool(row["share_secondary"]) for row in rows} == {True, False}
+
+
+def check_groups(metrics, details, rows, contacts, predictions):
+    """The first row is metrics.json; the groups' are of their contacts."""
+    assert contacts["contact_id"].tolist() == [row["contact_id"] for row in predictions]
+    for name, count in (("gold", "gold"), ("predicted", "assigned")):
+        assert contacts[name].tolist() == [
+            sum(row[count]) if name == "predicted" else len(row[count]) for row in predictions
+        ]
+    assert contacts["gold_outside"].sum() == metrics["num_gold_outside_label_space"]
+    assert np.mean(contacts["loss"]) == pytest.approx(metrics["loss"], rel=1e-5)
+    whole = rows[0]
+    assert (whole["grouping"], whole["group"]) == ("all", "all")
+    assert (int(whole["contacts"]), int(whole["patients"])) == (19, 10)
+    for name in ("micro_f1", "micro_precision", "micro_recall", "recall_at_10", "map"):
+        assert float(whole[name]) == pytest.approx(metrics[name], rel=1e-5), name
+    for name in ("exact_match", "jaccard"):
+        assert float(whole[name]) == pytest.approx(metrics[name], rel=1e-5), name
+    assert details["groups_absent"] == ["sex", "kind"]
+    groupings = collections.defaultdict(list)
+    for row in rows[1:]:
+        groupings[row["grouping"]].append(row)
+    assert list(groupings) == ["specialty", "age", "year", "notes", "tokens"]
+    names = [row["group"] for row in groupings["specialty"]]
+    assert names == ["heart", "lung", "unknown"]
+    assert groupings["age"][-1]["group"] == "unknown"
+    for each in groupings.values():
+        assert sum(int(row["contacts"]) for row in each) == 19
+
+
+def test_without_an_input_lies_beside_and_keeps_the_threshold(workdir, capsys):
+    assert command("--workdir", workdir.path, "--split", "test") == 0
+    whole, details, _, rows = read_evaluation(workdir.evaluation("test"))
+    assert command("--workdir", workdir.path, "--split", "test", "--without", "medications") == 0
+    folder = workdir.evaluation("test", without=["medications"])
+    assert folder.name == "without_medications" and folder.parent == workdir.evaluation("test")
+    metrics, its_details, _, its_rows = read_evaluation(folder)
+    assert metrics["threshold"] == whole["threshold"]
+    assert (details["without"], its_details["without"]) == ([], ["medications"])
+    # These contacts have none: it is the same document, with the same probabilities.
+    assert metrics["micro_f1"] == whole["micro_f1"] and its_rows == rows
+    assert "without medications" in capsys.readouterr().out
+    assert command("--workdir", workdir.path, "--without", "notes,medications,labs") == 2
+    assert "leaves nothing to read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("baseline", ["", "lexicon", "evidence"])
@@ -150,8 +219,17 @@ def test_files_agree_with_each_other_and_with_scikit_learn(workdir, capsys, base
     assert int(by_code["Z00.9"]["support"]) == int(by_code["Z00.9"]["fn"]) == 2
     assert sum(int(row["support"]) for row in tables["codes"]) == gold.sum()
     assert sum(int(row["tp"]) for row in tables["codes"]) == (gold & assigned).sum()
-    assert [row["specialty"] for row in tables["groups"]] == ["heart", "lung", "unknown"]
-    assert sum(int(row["contacts"]) for row in tables["groups"]) == 19
+    check_codes(tables["codes"])
+    check_groups(
+        metrics, details, tables["groups"], outcomes.read(folder / "contacts.parquet"), rows
+    )
+    full, *coarser = tables["granularity"]
+    assert [row["granularity"] for row in coarser] == ["subcategory", "category", "chapter"]
+    for name in ("micro_f1", "micro_precision", "micro_recall", "macro_f1"):
+        assert float(full[name]) == pytest.approx(metrics[name], rel=1e-5)
+    held = [row for row in tables["codes"] if int(row["support"])]
+    assert sum(int(row["codes"]) for row in tables["roles"]) == len(held)
+    assert sum(int(row["occurrences"]) for row in tables["roles"]) == gold.sum()
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
     assert not [
         word for word in FINDINGS if word in (folder / "details.json").read_text() + printed
@@ -263,6 +341,10 @@ def test_a_baseline_needs_no_checkpoint_and_beats_chance(workdir, tmp_path, base
     [
         (["--split", "tset"], "--split tset: not in .*expected one of train, validation, test"),
         (["--split", "mini"], "--split mini: not in"),
+        (
+            ["--groups", "sex,ward"],
+            "--groups ward: expected some of specialty, sex, age, kind, year",
+        ),
         (["--threshold", "1.5"], r"--threshold = 1.5: expected a probability in \[0, 1\]"),
         (["--data_dir", "/nowhere"], "/nowhere/token_records/.*: no token records here"),
     ],
@@ -285,15 +367,51 @@ def test_a_label_space_that_was_exchanged_is_refused(workdir, tmp_path, capsys):
     assert not (tmp_path / "eval").exists()
 
 
+def test_the_bar_counts_the_contacts_of_all_processes(workdir, monkeypatch):
+    counted = []
+
+    class Bar(evaluate.tqdm):
+        def update(self, count):
+            counted.append(count)
+
+    monkeypatch.setattr(evaluate, "tqdm", Bar)
+    # Of two processes this one makes the first half of the rows.
+    monkeypatch.setattr(sharding, "share_of", lambda rows: sharding.Share((0,), 2))
+    monkeypatch.setattr(evaluate, "evaluate", lambda score, batches, *_, **__: list(batches))
+    data = workdir.open_tokens()
+    coder = make_scorer(workdir, data, "network", "last")
+    batches = evaluate._one_pass(coder, data, "validation")
+    assert sum(counted) == SIZES["validation"] > sum(int(each["_mask"].sum()) for each in batches)
+
+
 def test_what_fails_midway_leaves_no_files(workdir, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the device is gone")
 
-    monkeypatch.setattr(evaluate, "summarise", fail)
+    arguments = ["--workdir", workdir.path, "--split", "train", "--threshold", 0.5]
     folder = workdir.evaluation("train")
-    with pytest.raises(RuntimeError):
-        command("--workdir", workdir.path, "--split", "train", "--threshold", 0.5)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(evaluate, "summarise", fail)
+        command(*arguments)
     assert not list(folder.iterdir())
+    assert command(*arguments, "--groups", "specialty") == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "metrics.json" in before and len(before) == 8
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(evaluate, "summarise", fail)  # in the pass: what was there stays whole
+        command(*arguments)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(evaluate, "group_rows", fail)  # after it: the files no longer go together
+        command(*arguments)
+    assert not (folder / "metrics.json").exists()
+
+
+def test_a_split_without_codes_is_one_line(workdir, monkeypatch, capsys):
+    monkeypatch.setattr(tokens_data.TokenData, "code_counts", lambda self, split: {})
+    assert command("--workdir", workdir.path, "--split", "test") == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error and "--split test: no contact of it in" in error
 
 
 def test_a_second_evaluation_compiles_nothing(workdir):
@@ -303,7 +421,7 @@ def test_a_second_evaluation_compiles_nothing(workdir):
         options, data.tokenizer.vocab_size, data.tokenizer.pad_id, len(data.label_space)
     )
     jitted = steps.make_steps(sharding.make_mesh(), model, options.loss, options.optim)
-    facts = evaluate.read_facts(data.split("validation"))
+    missing = evaluate.gold_outside(data, "validation")
 
     def once(state):
         return evaluate.evaluate(
@@ -311,7 +429,7 @@ def test_a_second_evaluation_compiles_nothing(workdir):
             evaluate.token_batches.evaluation_batches(
                 data, "validation", options.batches, sharding.Share()
             ),
-            facts,
+            missing,
             data.label_space,
             jitted.batch_sharding,
         )

@@ -30,8 +30,17 @@ ORDER = (
     *("models", "packed_batches", "weight_names", "weights", "architectures", "pretrained"),
     *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
     *("checkpoint", "experiment", "workdir", "trained", "start"),
-    *("metrics", "predictions", "baseline", "scorer", "evaluation_files", "evaluate"),
-    *("contact_lines", "predict", "train_log", "profile", "train", "pretrain"),
+    *(
+        "metrics",
+        "outcomes",
+        "parquet_rows",
+        "predictions",
+        "baseline",
+        "scorer",
+        "evaluation_files",
+        "evaluate",
+    ),
+    *("contact_lines", "predict", "train_log", "profile", "train", "pretrain", "learning_curve"),
     *("export", "bench", "cli"),
 )
 
@@ -101,7 +110,7 @@ def exists(words: list[str]) -> bool:
 
 def is_entry_point(name: str) -> bool:
     part = name.partition(".")[0]
-    commands = ("evaluate", "predict", "train", "pretrain", "bench", "cli")
+    commands = ("evaluate", "predict", "train", "pretrain", "learning_curve", "bench", "cli")
     return part in ("config_flag", "entry", "distributed", *commands) or name.endswith("__main__")
 
 

@@ -100,6 +100,21 @@ def test_a_run_that_goes_on_sees_what_it_would_have_seen():
     assert pieces(packed(seed=1).batches(0, steps, Share())) != first
 
 
+def test_the_documents_of_a_batch_are_named_by_their_split():
+    plan = packed()
+    for step, batch in enumerate(plan.batches(0, plan.steps_per_epoch + 1, Share())):
+        tokens = set(batch["tokens"].flat) - {0}
+        expected = {
+            split: [
+                number
+                for number, record in enumerate(DATA.batch_source(split))
+                if len(record["tokens"]) > 2 and tokens.intersection(record["tokens"].tolist())
+            ]
+            for split in ("train", "background")
+        }
+        assert plan.documents_at(step) == {k: v for k, v in expected.items() if v}
+
+
 def test_held_out_text_is_always_in_the_same_order():
     plan = Packed(DATA, ("validation",), PackingOptions(rows=1), ROW)
     assert plan.steps_per_epoch == 3

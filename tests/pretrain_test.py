@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxcoder import cli, experiment, hub, pretrain, pretrained
+from jaxcoder import cli, distributed, experiment, hub, pretrain, pretrained
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import PretrainExperiment
 
@@ -123,6 +124,24 @@ def test_its_encoder_starts_a_coder_and_more_pretraining(done, folder, command):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         kept = (folder / "more" / "tokenizer" / name).read_bytes()
         assert kept == (encoder / name).read_bytes()
+
+
+def test_a_run_told_to_end_at_its_last_step_saves_first_and_evaluates_when_it_goes_on(
+    done, folder, command, monkeypatch
+):
+    workdir = folder / "told"
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed.Preemption, "reached", lambda self, step: step == 24)
+        status, out, _ = command(workdir)
+    assert status == 0 and "told to end, saved at step 24 of 24" in out
+    assert "validation/loss" not in lines(workdir)[-1]
+    assert command(workdir)[0] == 0
+    for ours, expected in zip(lines(workdir), lines(done), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-5)
+    for name, array in weights(done).items():
+        np.testing.assert_allclose(weights(workdir)[name], array, atol=1e-5)
+    assert Checkpoints(workdir / "checkpoints", read_only=True).step("best") == 24
+    assert (workdir / "finished.json").exists()
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_what_was_tuned_for_a_fused_coder_is_used_and_not_fitted_anew(make_score
     made = make_scorer(make_coder(Tuned(0.25, WEIGHTS), lexicon))
     assert (made.fusion, made.threshold) == (WEIGHTS, 0.25)
     assert made.details["fusion"] == {"found": WEIGHTS.found, "other": WEIGHTS.other}
-    p_BxL, _ = made.score_of("test")(BATCH)
+    p_BxL, _ = made.score_of(None, "test")(BATCH)
     expected, _ = scorer.fused_score(make_coder(), WEIGHTS, lambda batch: SCORES_BxL)(BATCH)
     np.testing.assert_array_equal(p_BxL, expected)
     made = make_scorer(make_coder(None, lexicon))
@@ -81,5 +81,5 @@ def test_what_was_tuned_for_a_fused_coder_is_used_and_not_fitted_anew(make_score
 def test_a_network_alone_hears_no_lexicon(make_scorer):
     made = make_scorer(make_coder(Tuned(0.25), object()), "network")
     assert (made.fusion, made.threshold, made.details["baseline"]) == (None, 0.25, "network")
-    p_BxL, _ = made.score_of("test")(BATCH)
+    p_BxL, _ = made.score_of(None, "test")(BATCH)
     np.testing.assert_allclose(p_BxL, 1 / (1 + np.exp(-LOGITS_BxL)), rtol=1e-5)

@@ -26,6 +26,18 @@ def test_going_on_forgets_what_will_be_done_again(tmp_path):
     assert _steps(workdir) == [10, 20, 30]
 
 
+def test_what_has_yet_to_be_evaluated_is_forgotten_of_that_step_alone(tmp_path):
+    workdir = Workdir(tmp_path)
+    with TrainLog(workdir, 0) as log:
+        for step in (10, 20):
+            log.write(step, {"loss": 1.0}, "train")
+            log.write(step, {"loss": 1.0}, "validation")
+    with TrainLog(workdir, 20, pending=True):
+        pass
+    assert _steps(workdir) == [10, 10, 20]
+    assert "train/loss" in workdir.train_metrics.read_text().splitlines()[-1]
+
+
 def test_numbers_that_are_not_finite_are_null(tmp_path):
     workdir = Workdir(tmp_path)
     with TrainLog(workdir, 0) as log:
@@ -43,7 +55,11 @@ def steps(*losses, gradient=1.0):
 @pytest.fixture
 def window(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c")
-    yield Window(10, lambda step: [step * 100, step * 100 + 1], checkpoints)
+    yield Window(
+        10,
+        lambda step: {"train": [step * 100, step * 100 + 1], "background": range(40)},
+        checkpoints,
+    )
     checkpoints.close()
 
 
@@ -109,7 +125,8 @@ def test_what_is_no_number_stops_and_names_the_first_step_and_its_records(
         window.close()
     assert said in str(raised.value) and "No checkpoint yet" in str(raised.value)
     number = int(str(raised.value).split("step ")[1].split(":")[0]) - 1
-    assert f"records {number}00, {number}01." in str(raised.value)
+    named = f"records train {number}00, {number}01; background 0, 1, 2, "
+    assert named in str(raised.value) and "30, 31 and 8 more. " in str(raised.value)
 
 
 def test_after_a_window_with_nothing_to_learn_a_loss_is_none_that_explodes(window):

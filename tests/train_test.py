@@ -7,7 +7,8 @@ import shutil
 import jax
 import pytest
 
-from jaxcoder import cli, experiment, train
+from jaxcoder import cli, distributed, experiment, train
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "demo.py"
@@ -104,6 +105,49 @@ def test_more_patience_goes_on_where_the_run_stopped(stopped, command, folder):
     assert command("patient", **{"train.patience": 3})[0] == 0
     steps = [line["step"] for line in lines(folder / "patient") if "validation/micro_f1" in line]
     assert steps == [2, 4, 6, 8]
+
+
+def untimed(workdir):
+    """What train_metrics.jsonl says, but for speed."""
+    return [
+        {
+            name: value
+            for name, value in line.items()
+            if not name.endswith(("_per_second", "waiting_share"))
+        }
+        for line in lines(workdir)
+    ]
+
+
+@pytest.mark.parametrize("told", [2, 4, 6])  # the best step, one between, the last one
+def test_a_run_told_to_end_at_an_evaluation_saves_first_and_evaluates_when_it_goes_on(
+    stopped, command, folder, monkeypatch, told
+):
+    workdir, name = folder / f"told_{told}", f"told_{told}"
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed.Preemption, "reached", lambda self, step: step == told)
+        status, out, _ = command(name)
+    assert status == 0 and f"told to end, saved at step {told} of 20" in out
+    assert untimed(workdir) == untimed(stopped)[: len(untimed(workdir))]
+    assert "validation/micro_f1" not in lines(workdir)[-1]
+    assert not (workdir / "finished.json").exists()
+    # Killed after the evaluation was written to the log, before the checkpoint heard of it.
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "amend", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            command(name)
+    assert untimed(workdir) == untimed(stopped)[: len(untimed(workdir))]
+    assert command(name)[0] == 0
+    assert untimed(workdir) == untimed(stopped) and (workdir / "finished.json").exists()
+    ours, expected = (
+        Checkpoints(run / "checkpoints", read_only=True) for run in (workdir, stopped)
+    )
+    assert [ours.step(which) for which in ("best", "last")] == [2, 6]
+    assert ours.progress(6) == expected.progress(6)
+
+
+def killed(*_):
+    raise RuntimeError("killed")
 
 
 @pytest.mark.parametrize(

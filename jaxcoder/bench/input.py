@@ -73,6 +73,11 @@ class MadeUp:
                 "contact_id": f"c{number:08d}",
                 "patient_id": f"p{number:08d}",
                 "specialty": "medicine",
+                "sex": "F",
+                "kind": "inpatient",
+                "age": np.float32(50),
+                "year": np.int32(2020),
+                "notes": np.int32(2),
                 "evidence": spans.astype(np.int32),
                 "characters": pack_characters(places, np.zeros((1, 5), np.int32)),
             }

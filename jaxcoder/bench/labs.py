@@ -88,8 +88,8 @@ def write_mimic4(folder: str, rows: int) -> None:
     )
     write(
         "admissions",
-        "subject_id,hadm_id,admittime,dischtime",
-        ((n // 3, 20_000_000 + n, "2151-01-01 08:00:00", "2151-01-09 08:00:00") for n in stays),
+        "subject_id,hadm_id,admittime,dischtime,admission_type",
+        ((n // 3, 20_000_000 + n, "2151-01-01 08:00:00", "2151-01-09 08:00:00", "") for n in stays),
     )
     write(
         "diagnoses_icd",

@@ -35,6 +35,22 @@ def threshold_grid(num_labels: int, threshold: float | None = None) -> np.ndarra
     return np.sort(np.array(probabilities, np.float32))
 
 
+def place(edges_E: np.ndarray, threshold: float) -> int:
+    """Returns the index of a threshold in a grid.
+
+    Args:
+      edges_E: float32 [E], from `threshold_grid`.
+      threshold: in [0, 1].
+
+    Raises:
+      ValueError: it is not one that was counted at.
+    """
+    at = int(np.searchsorted(edges_E, np.float32(threshold)))
+    if at == len(edges_E) or edges_E[at] != np.float32(threshold):
+        raise ValueError(f"threshold = {threshold}: expected one of the thresholds counted at")
+    return at
+
+
 def tune(true_positives_E: np.ndarray, predicted_E: np.ndarray, gold: int) -> int:
     """Chooses the threshold with the highest micro-F1.
 

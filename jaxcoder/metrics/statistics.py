@@ -1,8 +1,8 @@
 """Sufficient statistics of all metrics, gathered on the devices batch by batch.
 
 Axes beside the usual ones: E thresholds of the grid; C = E + 1 bins between them, bin c holding
-what exceeds exactly c thresholds; G groups of documents (specialties); S shards of a batch's rows,
-each with its own counts until the end.
+what exceeds exactly c thresholds; S shards of a batch's rows, each with its own counts until the
+end.
 """
 
 import dataclasses
@@ -34,16 +34,16 @@ class LabelCounts:
 
 @flax.struct.dataclass
 class DocumentSums:
-    """Sums over documents, by group.
+    """Sums over documents.
 
     Attributes:
-      hits: int32 [S, G, E], predictions above a threshold that are gold.
-      predicted: int32 [S, G, E], predictions above a threshold.
-      exact: int32 [S, G, E], documents whose predicted set is their gold set.
-      jaccard: float32 [S, G, E].
-      counts: int32 [S, G, 4]: documents, documents with gold codes, gold codes, gold codes outside
+      hits: int32 [S, E], predictions above a threshold that are gold.
+      predicted: int32 [S, E], predictions above a threshold.
+      exact: int32 [S, E], documents whose predicted set is their gold set.
+      jaccard: float32 [S, E].
+      counts: int32 [S, 4]: documents, documents with gold codes, gold codes, gold codes outside
       the label space.
-      measures: float32 [S, G, 9]: those of `ranking.MEASURES`, and the loss.
+      measures: float32 [S, 9]: those of `ranking.MEASURES`, and the loss.
     """
 
     hits: jax.Array
@@ -52,6 +52,41 @@ class DocumentSums:
     jaccard: jax.Array
     counts: jax.Array
     measures: jax.Array
+
+
+@flax.struct.dataclass
+class Outcomes:
+    """What became of each document of a batch at one threshold; meaningless on padding rows.
+
+    Attributes:
+      counts: int32 [B, 4], see `OUTCOME_COUNTS`.
+      measures: float32 [B, 10], see `OUTCOME_MEASURES`.
+    """
+
+    counts: jax.Array
+    measures: jax.Array
+
+
+OUTCOME_COUNTS = ("gold", "gold_outside", "predicted", "hits")
+"""Gold codes, those of them outside the label space, predicted codes, predictions that are gold."""
+OUTCOME_MEASURES = (*ranking.MEASURES, "loss", "confidence")
+"""Measures of a document. `confidence` is the log of the probability that its predicted set is
+exactly its gold set in the label space, if labels were independent."""
+
+
+def _confidence(probabilities_BxL: jax.Array, threshold: jax.Array) -> jax.Array:
+    """Sums log p over predicted labels and log(1 − p) over the others, float32 [B], finite."""
+    # A label of probability 1 that is not predicted, as at threshold 1, counts as the number before
+    # 1. That of a predicted one is rounded by 6e-8 at most, which is all that its log loses.
+    below_one = np.nextafter(np.float32(1), np.float32(0))
+    return jnp.sum(
+        jnp.where(
+            probabilities_BxL > threshold,
+            jnp.log(probabilities_BxL),
+            jnp.log1p(-jnp.minimum(probabilities_BxL, below_one)),
+        ),
+        axis=1,
+    )
 
 
 def _document_sums(
@@ -75,9 +110,9 @@ def _update(
     labels_BxK: jax.Array,
     missing_B: jax.Array,
     mask_B: jax.Array,
-    group_B: jax.Array,
     edges_E: jax.Array,
-) -> tuple[LabelCounts, DocumentSums]:
+    at: jax.Array,
+) -> tuple[LabelCounts, DocumentSums, Outcomes]:
     """Adds a batch, or a shard of one, to statistics whose shard axis has length 1."""
     num_labels, edges = probabilities_BxL.shape[1], edges_E.shape[0]
     # How many thresholds a probability exceeds, strictly.
@@ -107,10 +142,10 @@ def _update(
 
     def add(total: jax.Array, value: jax.Array) -> jax.Array:
         value = jnp.where(mask_B[:, None], value, 0)
-        return total.at[0, group_B].add(value.astype(total.dtype))
+        return total.at[0].add(jnp.sum(value, axis=0, dtype=total.dtype))
 
     state = documents_state
-    return labels_state, DocumentSums(
+    documents_state = DocumentSums(
         hits=add(state.hits, hits_BxE),
         predicted=add(state.predicted, predicted_BxE),
         exact=add(state.exact, union_BxE == hits_BxE),
@@ -118,16 +153,25 @@ def _update(
         counts=add(state.counts, counts_Bx4),
         measures=add(state.measures, measures_BxR),
     )
+    counts = (gold_B, missing_B, predicted_BxE[:, at], hits_BxE[:, at])
+    confidence_B = _confidence(probabilities_BxL, edges_E[at])
+    outcomes = Outcomes(
+        jnp.stack(counts, axis=-1),
+        jnp.concatenate([measures_BxR, confidence_B[:, None]], axis=1),
+    )
+    return labels_state, documents_state, outcomes
 
 
 @functools.cache
-def _sharded_update(rows: NamedSharding) -> Callable[..., tuple[LabelCounts, DocumentSums]]:
+def _sharded_update(
+    rows: NamedSharding,
+) -> Callable[..., tuple[LabelCounts, DocumentSums, Outcomes]]:
     """Returns `_update` jitted so that every shard counts its own rows, without communication."""
     whole = PartitionSpec()
     sharded = jax.shard_map(
         _update,
         mesh=rows.mesh,
-        in_specs=(rows.spec,) * 8 + (whole,),
+        in_specs=(rows.spec,) * 7 + (whole,) * 2,
         out_specs=rows.spec,
         check_vma=False,
     )
@@ -151,7 +195,7 @@ class Totals:
       edges: float32 [E], the thresholds.
       seen: [L, C]; see `LabelCounts`.
       positive: [L, C].
-      documents: a `DocumentSums` of NumPy arrays, [G, ...].
+      documents: a `DocumentSums` of NumPy arrays.
     """
 
     edges: np.ndarray
@@ -165,15 +209,15 @@ def _zero_labels(shards: int, labels: int, edges: int) -> LabelCounts:
     return LabelCounts(zeros, zeros)
 
 
-def _zero_documents(shards: int, groups: int, edges: int) -> DocumentSums:
-    counts = jnp.zeros((shards, groups, edges), jnp.int32)
+def _zero_documents(shards: int, edges: int) -> DocumentSums:
+    counts = jnp.zeros((shards, edges), jnp.int32)
     return DocumentSums(
         hits=counts,
         predicted=counts,
         exact=counts,
-        jaccard=jnp.zeros((shards, groups, edges), jnp.float32),
-        counts=jnp.zeros((shards, groups, 4), jnp.int32),
-        measures=jnp.zeros((shards, groups, len(ranking.MEASURES) + 1), jnp.float32),
+        jaccard=jnp.zeros((shards, edges), jnp.float32),
+        counts=jnp.zeros((shards, 4), jnp.int32),
+        measures=jnp.zeros((shards, len(ranking.MEASURES) + 1), jnp.float32),
     )
 
 
@@ -190,23 +234,24 @@ class Accumulator:
     WINDOW = 2**30
     WINDOW_DOCUMENTS = 2**16
 
-    def __init__(self, edges: np.ndarray, num_labels: int, num_groups: int, rows: NamedSharding):
+    def __init__(self, edges: np.ndarray, num_labels: int, rows: NamedSharding, at: int = 0):
         """Starts at zero.
 
         Args:
           edges: float32 [E] ascending, from `grid.threshold_grid`.
           num_labels: L.
-          num_groups: G, at least 1.
           rows: sharding of the rows of a batch, as from `sharding.batch_sharding`.
+          at: number in [0, E) of the threshold that documents' outcomes are told at.
         """
         axes = rows.spec[0] if len(rows.spec) else None
         names = (axes,) if isinstance(axes, str) else tuple(axes or ())
         shards = int(np.prod([rows.mesh.shape[name] for name in names], dtype=int))
         self._rows = NamedSharding(rows.mesh, PartitionSpec(axes))
-        self._edges = jax.device_put(edges, NamedSharding(rows.mesh, PartitionSpec()))
+        whole = NamedSharding(rows.mesh, PartitionSpec())
+        self._edges, self._at = jax.device_put((edges, np.int32(at)), whole)
         self._host_edges = edges
         zero_labels = _zeros(_zero_labels, (shards, num_labels, len(edges)), self._rows)
-        self._zero_documents = _zeros(_zero_documents, (shards, num_groups, len(edges)), self._rows)
+        self._zero_documents = _zeros(_zero_documents, (shards, len(edges)), self._rows)
         self._labels_state, self._documents_state = zero_labels(), self._zero_documents()
         self._documents = 0
         self._sums: DocumentSums | None = None
@@ -218,8 +263,7 @@ class Accumulator:
         labels_BxK: jax.Array,
         missing_B: jax.Array,
         mask_B: jax.Array,
-        group_B: jax.Array,
-    ) -> None:
+    ) -> Outcomes:
         """Adds a batch of global arrays, all with their rows split alike.
 
         Args:
@@ -228,7 +272,9 @@ class Accumulator:
           labels_BxK: int32, the gold labels, each once, −1 for padding.
           missing_B: int32, gold codes outside the label space.
           mask_B: bool, false on padding rows.
-          group_B: int32 in [0, G).
+
+        Returns:
+          What became of each of its documents.
         """
         batch, num_labels = probabilities_BxL.shape
         if (
@@ -237,7 +283,7 @@ class Accumulator:
         ):
             self._flush()
         self._documents += batch
-        self._labels_state, self._documents_state = _sharded_update(self._rows)(
+        self._labels_state, self._documents_state, outcomes = _sharded_update(self._rows)(
             self._labels_state,
             self._documents_state,
             probabilities_BxL,
@@ -245,9 +291,10 @@ class Accumulator:
             labels_BxK,
             missing_B,
             mask_B,
-            group_B,
             self._edges,
+            self._at,
         )
+        return outcomes
 
     def _flush(self) -> DocumentSums:
         read = jax.device_get(_over_shards(self._rows)(self._documents_state))

@@ -1,4 +1,4 @@
-"""From the statistics of a split to its metrics, and to the tables by code and by group."""
+"""From the statistics of a split to its metrics, and to the table by code."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -30,14 +30,11 @@ class Summary:
       codes: a row for each code that the model predicts or that the split holds: code, description,
         support, tp, fp, fn, precision, recall, f1, auc (NaN where it does not exist); codes outside
         the label space come last.
-      groups: a row for each group: specialty, contacts, codes, micro_f1, micro_precision,
-        micro_recall, recall_at_10, map, exact_match, jaccard.
     """
 
     metrics: dict[str, float | int]
     details: dict[str, float | int]
     codes: list[dict[str, str | float | int]]
-    groups: list[dict[str, str | float | int]]
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -50,7 +47,6 @@ def summarise(
     codes: Sequence[str],
     descriptions: Sequence[str],
     missing: Mapping[str, int],
-    groups: Sequence[str],
     threshold: float | None = None,
 ) -> Summary:
     """Computes all metrics at one threshold.
@@ -65,21 +61,18 @@ def summarise(
       codes: of the label space.
       descriptions: one a code.
       missing: number of contacts by gold code outside the label space.
-      groups: names of the groups.
       threshold: the one to apply, which must be in `totals.edges`; None tunes it for micro-F1.
 
     Raises:
       ValueError: the threshold is not one that was counted at.
     """
     sums = totals.documents
-    contacts, ranked, gold, outside = (int(x) for x in sums.counts.sum(0))
-    hits_E, predicted_E = sums.hits.sum(0), sums.predicted.sum(0)
+    contacts, ranked, gold, outside = (int(x) for x in sums.counts)
+    hits_E, predicted_E = sums.hits, sums.predicted
     if threshold is None:
         at = grid.tune(hits_E, predicted_E, gold)
     else:
-        at = int(np.searchsorted(totals.edges, np.float32(threshold)))
-        if at == len(totals.edges) or totals.edges[at] != np.float32(threshold):
-            raise ValueError(f"threshold = {threshold}: expected one of the thresholds counted at")
+        at = grid.place(totals.edges, threshold)
     seen_C, positive_C = (x.sum(0, dtype=np.int64) for x in (totals.seen, totals.positive))
     auc_micro, bound_micro = auc(positive_C, seen_C - positive_C, grid.EXACT_BINS)
     auc_L, bound_L = auc(totals.positive, totals.seen - totals.positive, grid.EXACT_BINS)
@@ -87,18 +80,18 @@ def summarise(
     rows = _code_rows(totals, at, codes, descriptions, auc_L, missing)
     occurring = [float(row["f1"]) for row in rows if row["support"]]
 
-    means = dict(zip(ranking.MEASURES, sums.measures.sum(0)[:-1] / max(ranked, 1), strict=True))
+    means = dict(zip(ranking.MEASURES, sums.measures[:-1] / max(ranked, 1), strict=True))
     metrics: dict[str, float | int] = {
         "micro_f1": float(grid.f1(hits_E[at], predicted_E[at], gold)),
         "micro_precision": _ratio(hits_E[at], predicted_E[at]),
         "micro_recall": _ratio(hits_E[at], gold),
         "macro_f1": float(np.mean(occurring)) if occurring else 0.0,
         **{name: float(value) for name, value in means.items()},
-        "exact_match": _ratio(sums.exact.sum(0)[at], contacts),
-        "jaccard": _ratio(sums.jaccard.sum(0)[at], contacts),
+        "exact_match": _ratio(sums.exact[at], contacts),
+        "jaccard": _ratio(sums.jaccard[at], contacts),
         "auc_micro": float(np.nan_to_num(auc_micro)),
         "auc_macro": float(auc_L[exists_L].mean()) if exists_L.any() else 0.0,
-        "loss": _ratio(sums.measures.sum(0)[-1], contacts),
+        "loss": _ratio(sums.measures[-1], contacts),
         "threshold": float(str(totals.edges[at])) if threshold is None else float(threshold),
         "num_contacts": contacts,
         "num_labels": len(codes),
@@ -115,9 +108,7 @@ def summarise(
     }
     if set(metrics) != set(KEYS):
         raise RuntimeError(f"metrics {sorted(set(metrics) ^ set(KEYS))}: expected exactly KEYS")
-    return Summary(
-        {key: metrics[key] for key in KEYS}, details, rows, _group_rows(totals, at, groups)
-    )
+    return Summary({key: metrics[key] for key in KEYS}, details, rows)
 
 
 def _code_rows(
@@ -150,37 +141,3 @@ def _code_rows(
         }
         for code, description, support, tp, predicted, area in (*columns, *outside)
     ]
-
-
-def _group_rows(
-    totals: Totals, at: int, groups: Sequence[str]
-) -> list[dict[str, str | float | int]]:
-    sums = totals.documents
-    rows = []
-    for name, hits, predicted, exact, jaccard, counts, measures in zip(
-        groups,
-        sums.hits[:, at],
-        sums.predicted[:, at],
-        sums.exact[:, at],
-        sums.jaccard[:, at],
-        sums.counts,
-        sums.measures,
-        strict=True,
-    ):
-        contacts, ranked, gold, _ = (int(x) for x in counts)
-        means = dict(zip(ranking.MEASURES, measures[:-1] / max(ranked, 1), strict=True))
-        rows.append(
-            {
-                "specialty": name,
-                "contacts": contacts,
-                "codes": gold,
-                "micro_f1": float(grid.f1(hits, predicted, gold)),
-                "micro_precision": _ratio(hits, predicted),
-                "micro_recall": _ratio(hits, gold),
-                "recall_at_10": float(means["recall_at_10"]),
-                "map": float(means["map"]),
-                "exact_match": _ratio(exact, contacts),
-                "jaccard": _ratio(jaccard, contacts),
-            }
-        )
-    return rows

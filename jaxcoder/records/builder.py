@@ -1,13 +1,16 @@
 """Contact records: the TFDS data set that a source's contacts are kept in."""
 
 import collections
+import copy
 import dataclasses
+import functools
 import itertools
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from etils import epath
 
 from jaxcoder import settings
@@ -19,9 +22,11 @@ from jaxcoder.records.report import SplitReport
 from jaxcoder.records.runner import Local, Runner
 from jaxcoder.records.schema import Contact
 from jaxcoder.records.sources import Part, Source, open_source
+from jaxcoder.records.subset import Subset, of_patients
 
+T = TypeVar("T")
 REPORT = "records_report.json"
-_DATA_SET, _VERSION = "contact_records", "1.3.0"
+_DATA_SET, _VERSION = "contact_records", "1.4.0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +56,11 @@ class ContactData:
       path: its folder, `DATA_DIR/contact_records/NAME/VERSION`.
       report: the content of `records_report.json`.
       splits: names of its splits; one that has no contacts is not there.
+      train_share: of the training patients whose contacts the training split has.
     """
 
     def __init__(self, path: epath.PathLike) -> None:
+        self.train_share = 1.0
         data_dir = epath.Path(path).parent.parent.parent
         self._store = store.Store(
             path, REPORT, lambda report: f"build it with `{_command(report, data_dir)}`"
@@ -72,9 +79,48 @@ class ContactData:
         """Random access to the contacts of a split, in the source's order.
 
         Raises:
-          UserError: an unknown split.
+          UserError: an unknown split, or a share that leaves nobody to train on.
         """
-        return self._store.split(name, decode)
+        return self._part(name, self._store.split(name, decode))
+
+    def patients(self, name: str) -> Sequence[str]:
+        """Random access to the patient_id of each contact of a split.
+
+        Raises:
+          UserError: as `split`.
+        """
+        return self._part(name, self._store.split(name, _patient, only=("patient_id",)))
+
+    def _part(self, name: str, records: Sequence[T]) -> Sequence[T]:
+        if name != "train" or self.train_share == 1:
+            return records
+        return Subset(records, _training(self.path, self.train_share))
+
+    def taking(self, train_share: float) -> "ContactData":
+        """The same contacts, with a share of the training patients.
+
+        Args:
+          train_share: in (0, 1].
+        """
+        other = copy.copy(self)
+        other.train_share = train_share
+        return other
+
+
+@functools.lru_cache(maxsize=2)
+def _training(path: epath.Path, share: float) -> np.ndarray:
+    """The training contacts of a share of the patients; read once a process."""
+    numbers = of_patients(ContactData(path).patients("train"), share)
+    if not len(numbers):
+        raise UserError(
+            f"config.tokens.train_share = {share}: no patient of {path} is among them; "
+            "choose a larger share"
+        )
+    return numbers
+
+
+def _patient(record: Mapping[str, Any]) -> str:
+    return str(record["patient_id"].decode())
 
 
 def build(

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from etils import epath
 
@@ -82,6 +82,21 @@ def roll_up(code: str, granularity: str, system: str = "") -> str:
         ):
             return chapter
     raise ValueError(f"{code!r} lies in no chapter of ICD-10 or ICD-9-CM")
+
+
+def coarser(code: str, granularity: str) -> str:
+    """As `roll_up`; a code that lies in no chapter stands for itself."""
+    try:
+        return roll_up(code, granularity)
+    except ValueError:
+        return code
+
+
+def coarsenings(granularity: str) -> dict[str, Callable[[str], str]]:
+    """From a granularity and each that is coarser to what rolls its codes up to them."""
+    same, *others = GRANULARITIES[GRANULARITIES.index(granularity) :]
+    rolled = {name: functools.partial(coarser, granularity=name) for name in others}
+    return {same: str, **rolled}
 
 
 @dataclasses.dataclass(frozen=True)

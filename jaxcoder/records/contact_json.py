@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from jaxcoder.records.schema import SEXES, Contact, Lab, Medication, Note
 
 # Codes are what is predicted; an object that has them all the same is no mistake.
-_SCALARS = ("contact_id", "patient_id", "start", "end", "specialty", "age", "sex")
+_SCALARS = ("contact_id", "patient_id", "start", "end", "specialty", "age", "sex", "kind")
 _KEYS = (*_SCALARS, "notes", "medications", "labs", "text", "codes")
 
 NO_TIME = "no time such as 2024-01-31 08:00 (emptied)"
@@ -28,7 +28,8 @@ def contact_of(value: Any, sections: Sequence[str], found: Callable[[str, str], 
     Args:
       value: an object with `contact_id`, and `notes` (objects with `text`, `kind`, `time`) or
         `text`, `medications`, `labs` (objects with the columns of the source relations), if known
-        `patient_id`, `start`, `end`, `specialty`, `age`, `sex`. Null is absent; others are ignored.
+        `patient_id`, `start`, `end`, `specialty`, `age`, `sex`, `kind`. Null is absent; others are
+        ignored.
       sections: what the coder reads.
       found: takes a key that is ignored or a value that is emptied, and the contact_id.
 
@@ -73,6 +74,7 @@ def contact_of(value: Any, sections: Sequence[str], found: Callable[[str, str], 
         specialty=_text(value.get("specialty"), "specialty"),
         age=age,
         sex=SEXES.get(sex, "U"),
+        kind=_text(value.get("kind"), "kind"),
         notes=tuple(note for note in notes if note.text.strip()),
         medications=_rows(Medication, value, "medications", findings),
         labs=_rows(Lab, value, "labs", findings),

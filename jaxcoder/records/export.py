@@ -13,7 +13,7 @@ from pyarrow import parquet
 from jaxcoder.records.schema import ROWS, Contact
 from jaxcoder.whole_file import whole_file
 
-_OWN = ("patient_id", "start", "end", "specialty", "age", "sex")
+_OWN = ("patient_id", "start", "end", "specialty", "age", "sex", "kind")
 _TIMES = {"contacts": ("start", "end"), "notes": ("time",), "medications": ("time",)}
 _TIMES["labs"] = _TIMES["notes"]
 _NUMBERS = {"age": pa.float64(), "low": pa.float64(), "high": pa.float64()}

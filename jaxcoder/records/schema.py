@@ -88,7 +88,8 @@ class Contact:
     """One hospital encounter of one patient: the unit that is coded.
 
     Everything but the ids may be empty. `start` and `end` are ISO 8601; `age` is in years, None
-    when unknown; `sex` is `F`, `M` or `U`. Notes, medications and labs stand in time order.
+    when unknown; `sex` is `F`, `M` or `U`; `kind` is in the source's words, such as `inpatient`.
+    Notes, medications and labs stand in time order.
     """
 
     contact_id: str
@@ -98,6 +99,7 @@ class Contact:
     specialty: str = ""
     age: float | None = None
     sex: str = "U"
+    kind: str = ""
     notes: tuple[Note, ...] = ()
     medications: tuple[Medication, ...] = ()
     labs: tuple[Lab, ...] = ()

@@ -14,7 +14,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records import store, writer
 from jaxcoder.records.builder import ContactData, RecordsOptions, open_contacts
 from jaxcoder.records.builder import open_built as open_records
-from jaxcoder.records.codes import read_descriptions
+from jaxcoder.records.codes import LabelSpace, read_descriptions
 from jaxcoder.records.runner import Runner
 from jaxcoder.records.schema import Contact
 from jaxcoder.tokens import evidence, identity, labels
@@ -42,6 +42,7 @@ from jaxcoder.tokens.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
+from jaxcoder.whole_file import write_json
 
 __all__ = ["TokenData", "TokensOptions", "build", "open_built", "open_tokens"]
 
@@ -62,6 +63,8 @@ class TokensOptions:
       mini: mini-documents.
       mini_tokens: length that mini-documents are filled up to with pairs, so that one bucket holds
         them (see `mini.Filled`); 0 leaves as many pairs in each as `mini` says.
+      train_share: of the training patients, in (0, 1], for a learning curve: the others are not
+        there, neither as records nor for label space, tokenizer and lexicons.
     """
 
     serialise: SerialiseOptions = SerialiseOptions()
@@ -71,6 +74,7 @@ class TokensOptions:
     silver: SilverOptions = SilverOptions()
     mini: MiniOptions = MiniOptions()
     mini_tokens: int = 128
+    train_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.mini_tokens and not 16 <= self.mini_tokens <= self.serialise.max_tokens:
@@ -78,6 +82,8 @@ class TokensOptions:
                 f"mini_tokens = {self.mini_tokens}: expected 0, or 16 to "
                 f"serialise.max_tokens = {self.serialise.max_tokens}"
             )
+        if not 0 < self.train_share <= 1:
+            raise ValueError(f"train_share = {self.train_share}: expected a share in (0, 1]")
 
 
 def build(
@@ -107,7 +113,9 @@ def build(
     if (path / REPORT).exists() and not rebuild:
         say(f"Reusing token records {path}")
         return TokenData(path)
-    TokensBuild(contacts, options).write(path, decisive, epath.Path(data_dir), runner)
+    TokensBuild(contacts.taking(options.train_share), options).write(
+        path, decisive, epath.Path(data_dir), runner
+    )
     return TokenData(path)
 
 
@@ -184,20 +192,13 @@ class TokensBuild:
         data_dir: epath.Path,
         runner: Runner | None = None,
     ) -> None:
-        splits = {split: _ranges(len(self.contacts.split(split))) for split in self.contacts.splits}
+        splits = {split: ranges(len(self.contacts.split(split))) for split in self.contacts.splits}
         if len(self.minis):
             splits[MINI] = [(0, len(self.minis))]
         parts = {split: [(split, *each) for each in mine] for split, mine in splits.items()}
 
         def finish(folder: epath.Path, returned: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-            self.space.save(folder / LABEL_SPACE)
-            self.tokenizer.save(folder / TOKENIZER)
-            reports = {split: SplitReport() for split in returned}
-            for split, report in reports.items():
-                for state in returned[split]:
-                    report.merge(SplitReport.from_state(state))
-                with (folder / f"sizes_{split}.npy").open("wb") as file:
-                    np.save(file, report.sizes, allow_pickle=False)
+            splits = leave_beside(folder, self.space, self.tokenizer, returned)
             return {
                 "name": path.parent.name,
                 "identity": decisive,
@@ -205,12 +206,16 @@ class TokensBuild:
                 "label_space": self.space.hash,
                 "num_labels": len(self.space),
                 "vocab_size": self.tokenizer.vocab_size,
-                "splits": {split: report.summary() for split, report in reports.items()},
+                "splits": splits,
                 "records": self.contacts.report,
             }
 
         records = _Records(
-            self.preprocessor, self.contacts.path, self.minis, self._mini_provenance()
+            self.preprocessor,
+            self.contacts.path,
+            self.options.train_share,
+            self.minis,
+            self._mini_provenance(),
         )
         writer.write(path, features, parts, records, finish, REPORT, runner)
 
@@ -258,12 +263,14 @@ class _Records:
     Attributes:
       preprocessor: makes them.
       contacts: folder of the contact records.
+      train_share: of the training patients.
       minis: the mini-documents.
       mini_provenance: of their spans.
     """
 
     preprocessor: Preprocessor
     contacts: epath.Path
+    train_share: float
     minis: Filled
     mini_provenance: int
 
@@ -278,14 +285,44 @@ class _Records:
                     name, fragment.spans, self.mini_provenance, document, report
                 )
         else:
-            contacts = open_contacts(self.contacts).split(split)
+            contacts = open_contacts(self.contacts).taking(self.train_share).split(split)
             yield from self.preprocessor.records(
                 contacts, report, silver=split == "train", start=start, stop=stop
             )
         return report.state()
 
 
-def _ranges(count: int) -> list[tuple[int, int]]:
+def leave_beside(
+    folder: epath.Path,
+    space: LabelSpace,
+    tokenizer: Tokenizer,
+    returned: Mapping[str, Sequence[Any]],
+) -> dict[str, Any]:
+    """Writes what stands beside the records: label space, tokenizer, sizes, counts of codes.
+
+    Args:
+      folder: that is being written.
+      space: the label space.
+      tokenizer: the tokenizer.
+      returned: states of the reports of each split's parts.
+
+    Returns:
+      A summary of each split.
+    """
+    space.save(folder / LABEL_SPACE)
+    tokenizer.save(folder / TOKENIZER)
+    reports = {split: SplitReport() for split in returned}
+    for split, report in reports.items():
+        for state in returned[split]:
+            report.merge(SplitReport.from_state(state))
+        with (folder / f"sizes_{split}.npy").open("wb") as file:
+            np.save(file, report.sizes, allow_pickle=False)
+        if split != MINI:
+            write_json(folder / f"codes_{split}.json", report.code_counts())
+    return {split: report.summary() for split, report in reports.items()}
+
+
+def ranges(count: int) -> list[tuple[int, int]]:
     """Parts of about the same size, so that all processes end at about the same time."""
     parts = -(-count // _PART)
     ends = [count * number // max(1, parts) for number in range(parts + 1)]

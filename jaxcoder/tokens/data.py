@@ -6,18 +6,21 @@ double both the size of a record and the time to write it.
 """
 
 import functools
+import json
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import store
 from jaxcoder.records.builder import ContactData, open_contacts
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.tokens.serialise import SerialiseOptions
 from jaxcoder.tokens.tokenizer import Tokenizer, load_tokenizer
 
 REPORT = "tokens_report.json"
@@ -28,6 +31,26 @@ MINI = "mini"
 
 Record = dict[str, Any]
 _OF_BATCHES = ("tokens", "labels", "missing", "evidence")
+_TEXTS = ("contact_id", "patient_id", "specialty", "sex", "kind")
+_OF_OUTCOMES = (*_TEXTS, "age", "year", "notes", "labels", "missing_codes")
+
+
+class CodeCount(NamedTuple):
+    """How often a code occurs in a split, in contacts.
+
+    Attributes:
+      occurrences: contacts that have it.
+      secondary: those of them in which its role is secondary.
+      known: those of them in which its role is known.
+    """
+
+    occurrences: int
+    secondary: int
+    known: int
+
+
+NEVER = CodeCount(0, 0, 0)
+"""The count of a code that does not occur."""
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -46,6 +69,11 @@ def features() -> tfds.features.FeaturesDict:
             "contact_id": text(),
             "patient_id": text(),
             "specialty": text(),
+            "sex": tensor(shape=(), dtype=np.str_, doc="F, M or U."),
+            "kind": tensor(shape=(), dtype=np.str_, doc="Of contact; empty where unknown."),
+            "age": tensor(shape=(), dtype=np.float32, doc="Years; −1 where unknown."),
+            "year": tensor(shape=(), dtype=np.int32, doc="Of the start; 0 where unknown."),
+            "notes": tensor(shape=(), dtype=np.int32, doc="Their number, before any cut."),
             "evidence": array(
                 shape=(None, 4),
                 dtype=np.int32,
@@ -112,6 +140,12 @@ class TokenData:
         return load_tokenizer(self.tokenizer_dir)
 
     @property
+    def serialise(self) -> SerialiseOptions:
+        """What of a contact they were made from."""
+        made = self.report["identity"]["options"]["serialise"]
+        return settings.build(SerialiseOptions, made, f"{self.path / REPORT}: serialise")
+
+    @property
     def contacts_path(self) -> epath.Path:
         """Folder of the contact records that they were made from."""
         return self.path.parent.parent.parent / self.report["contacts"]
@@ -128,15 +162,16 @@ class TokenData:
                 f"{self.contacts_path}: holds other contacts than those that {self.path} was made "
                 f"from; {self._remedy}"
             )
-        return contacts
+        return contacts.taking(self.report["identity"]["options"]["train_share"])
 
     def split(self, name: str) -> Sequence[Record]:
         """Random access to the records of a split, in the order of the contacts.
 
         Each is a dict of `tokens` int32 [n], `labels` int32 [k], `roles` uint8 [k], `missing`
-        int32, `missing_codes` (tuple of text), `contact_id`, `patient_id`, `specialty` (text),
-        `evidence` int32 [m, 4], `offsets` int32 [n, 2] (characters in the serialised text) and
-        `segments` int32 [s, 5] (see `serialise.Serialised`).
+        int32, `missing_codes` (tuple of text), `contact_id`, `patient_id`, `specialty`, `sex`,
+        `kind` (text), `age` float32 (−1 where unknown), `year` int32 (0 where unknown), `notes`
+        int32 (their number), `evidence` int32 [m, 4], `offsets` int32 [n, 2] (characters in the
+        serialised text) and `segments` int32 [s, 5] (see `serialise.Serialised`).
 
         Raises:
           UserError: an unknown split.
@@ -149,6 +184,24 @@ class TokenData:
         Arrays cannot be written to.
         """
         return self._store.split(name, dict, only=_OF_BATCHES)
+
+    def outcome_source(self, name: str) -> Sequence[Record]:
+        """The same records without what the coder reads: ids, codes, and what groups contacts."""
+        return self._store.split(name, _decode_names, only=_OF_OUTCOMES)
+
+    def code_counts(self, name: str) -> dict[str, CodeCount]:
+        """How often each code of a split occurs, those outside the label space too.
+
+        No record is read. The split `mini` has no counts.
+        """
+        path = self.path / f"codes_{name}.json"
+        try:
+            counts = json.loads(path.read_text())
+            return {code: CodeCount(*map(int, count)) for code, count in counts.items()}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({type(error).__name__}); {self._remedy}"
+            ) from None
 
     def sizes(self, name: str) -> np.ndarray:
         """int32 [N, 3]: tokens, labels and evidence spans of each record; no record is read."""
@@ -185,10 +238,10 @@ def open_tokens(path: epath.PathLike) -> TokenData:
 
 def _decode(record: Record) -> Record:
     offsets, segments = unpack_characters(record.pop("characters"))
-    return {
-        **record,
-        "missing_codes": tuple(code.decode() for code in record["missing_codes"].tolist()),
-        **{key: record[key].decode() for key in ("contact_id", "patient_id", "specialty")},
-        "offsets": offsets,
-        "segments": segments,
-    }
+    return {**_decode_names(record), "offsets": offsets, "segments": segments}
+
+
+def _decode_names(record: Record) -> Record:
+    missing = tuple(code.decode() for code in record["missing_codes"].tolist())
+    texts = {key: record[key].decode() for key in _TEXTS}
+    return {**record, **texts, "missing_codes": missing}

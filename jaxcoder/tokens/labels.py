@@ -53,11 +53,13 @@ class Gold(NamedTuple):
       labels: int32 [k], rising.
       roles: uint8 [k], index into `ROLES`; of codes that roll up to one, the weightiest.
       missing: codes outside the label space, sorted.
+      by_code: from every code, those outside the label space too, to its role.
     """
 
     labels: np.ndarray
     roles: np.ndarray
     missing: tuple[str, ...]
+    by_code: Mapping[str, str]
 
 
 def make_label_space(
@@ -120,6 +122,7 @@ def gold(contact: Contact, space: LabelSpace) -> Gold:
         np.array([label for label, _ in known], np.int32),
         np.array([role for _, role in known], np.uint8),
         tuple(sorted(code for code in roles if code not in space.index)),
+        roles,
     )
 
 

@@ -69,8 +69,8 @@ class Preprocessor:
             found = self.silver_spans(contact, document.text)
             more = self._rows(found, evidence.SILVER, gold.labels, document, report)
             rows = np.concatenate([rows, more])
-        names = (contact.contact_id, contact.patient_id, contact.specialty)
-        return _record(names, document, gold, rows, report)
+        report.add_codes(gold.by_code)
+        return _record(contact, document, gold, rows, report)
 
     def annotated_record(
         self,
@@ -90,9 +90,9 @@ class Preprocessor:
           report: counts the record.
         """
         known = sorted({self.space.index[code] for code, _, _ in spans})
-        gold = labels.Gold(np.array(known, np.int32), np.zeros(len(known), np.uint8), ())
+        gold = labels.Gold(np.array(known, np.int32), np.zeros(len(known), np.uint8), (), {})
         rows = self._rows(spans, provenance, gold.labels, document, report)
-        return _record((name, "", ""), document, gold, rows, report)
+        return _record(Contact(name, ""), document, gold, rows, report)
 
     def silver_spans(self, contact: Contact, text: str) -> list[tuple[str, int, int]]:
         """The silver evidence of a contact in its text, see `Lexicon.silver_spans`."""
@@ -119,22 +119,27 @@ class Preprocessor:
 
 
 def _record(
-    names: tuple[str, str, str],
+    contact: Contact,
     document: Document,
     gold: labels.Gold,
     rows: np.ndarray,
     report: SplitReport,
 ) -> dict[str, Any]:
-    contact_id, patient_id, specialty = names
+    year = contact.start[:4]
     record = {
         "tokens": document.tokens,
         "labels": gold.labels,
         "roles": gold.roles,
         "missing": np.int32(len(gold.missing)),
         "missing_codes": np.array(gold.missing, dtype=object),
-        "contact_id": contact_id,
-        "patient_id": patient_id,
-        "specialty": specialty,
+        "contact_id": contact.contact_id,
+        "patient_id": contact.patient_id,
+        "specialty": contact.specialty,
+        "sex": contact.sex,
+        "kind": contact.kind,
+        "age": np.float32(-1 if contact.age is None else contact.age),
+        "year": np.int32(year if year.isdecimal() else 0),
+        "notes": np.int32(len(contact.notes)),
         "evidence": rows,
         "characters": pack_characters(document.offsets, document.segments),
     }

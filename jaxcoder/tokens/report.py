@@ -1,5 +1,6 @@
 """What is in a split of token records: counted while it is written. Numbers only, never text."""
 
+import collections
 from array import array
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +11,17 @@ from jaxcoder.tokens.evidence import EvidenceCounts
 
 
 class SplitReport:
-    """Counts over the records of one split; memory grows by 12 bytes a record.
+    """Counts over the records of one split; memory grows by 12 bytes a record, and with the codes.
 
     Attributes:
       evidence: what became of its spans.
+      codes: contacts that have a code; of these, those in which it is secondary; and those in which
+        its role is known; see `data.CodeCount`.
     """
 
     def __init__(self) -> None:
         self.evidence = EvidenceCounts()
+        self.codes = tuple(collections.Counter[str]() for _ in range(3))
         self._sizes = array("i")
         self._truncated = self._cut = self._missing = 0
 
@@ -33,9 +37,26 @@ class SplitReport:
         self._cut += tokens_cut
         self._missing += int(record["missing"])
 
+    def add_codes(self, roles: Mapping[str, str]) -> None:
+        """Counts the codes of a contact.
+
+        Args:
+          roles: from each code to its role.
+        """
+        occurrences, secondary, known = self.codes
+        occurrences.update(roles.keys())
+        secondary.update(code for code, role in roles.items() if role == "secondary")
+        known.update(code for code, role in roles.items() if role != "unknown")
+
+    def code_counts(self) -> dict[str, tuple[int, ...]]:
+        """From each code, in their order, to its three counts."""
+        return {code: tuple(each[code] for each in self.codes) for code in sorted(self.codes[0])}
+
     def merge(self, other: "SplitReport") -> None:
         """Adds the counts of the records that come after this report's."""
         self.evidence.merge(other.evidence)
+        for mine, its in zip(self.codes, other.codes, strict=True):
+            mine.update(its)
         self._sizes.extend(other._sizes)
         self._truncated += other._truncated
         self._cut += other._cut
@@ -47,6 +68,7 @@ class SplitReport:
         spans = {name: dict(fates) for name, fates in self.evidence.spans.items()}
         return {
             "counts": counts,
+            "codes": [dict(each) for each in self.codes],
             "sizes": self._sizes.tolist(),
             "spans": spans,
             "labels": dict(self.evidence.labels),
@@ -57,6 +79,8 @@ class SplitReport:
         """The inverse of `state`."""
         report = cls()
         report._truncated, report._cut, report._missing = state["counts"]
+        for mine, its in zip(report.codes, state["codes"], strict=True):
+            mine.update(its)
         report._sizes.extend(state["sizes"])
         for name, fates in state["spans"].items():
             report.evidence.spans[name].update(fates)

@@ -113,8 +113,13 @@ def test_evaluate_leaves_what_the_design_promises(folder):
     predictions = polars.read_parquet(results / "predictions.parquet")
     assert len(predictions) == metrics["num_contacts"]
     with (results / "groups.csv").open() as file:
-        groups = sum(int(row["contacts"]) for row in csv.DictReader(file))
-    assert groups == metrics["num_contacts"]
+        groups = list(csv.DictReader(file))
+    for grouping in ("all", "specialty", "sex", "age", "kind", "year", "notes", "tokens"):
+        mine = [int(row["contacts"]) for row in groups if row["grouping"] == grouping]
+        assert sum(mine) == metrics["num_contacts"]
+    assert float(groups[0]["micro_f1"]) == pytest.approx(metrics["micro_f1"], rel=1e-5)
+    for name in ("codes.csv", "roles.csv", "granularity.csv", "contacts.parquet", "details.json"):
+        assert (results / name).exists()
 
 
 def test_predict_needs_no_labels(folder):

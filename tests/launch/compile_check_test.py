@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from jaxcoder import entry
 from launch import chips, compile_check
 from launch.report import Memory, Report
 
@@ -58,8 +59,9 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch):
         chips.prepare()
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5])
 @pytest.mark.parametrize("power", [0.8, 1.0, 1.2])
-def test_the_largest_batch_is_found_in_few_steps(power):
+def test_the_largest_batch_is_found_in_few_steps(power, share):
     """Memory as rows to a power, with 1 GiB of its own; what is over 15.75 GiB does not fit."""
     topology, tried = chips.parse("v5e:4x4"), []
 
@@ -69,12 +71,61 @@ def test_the_largest_batch_is_found_in_few_steps(power):
         error = "Ran out of memory" if memory.peak > topology.chip.hbm else ""
         return Report("", where, {}, rows, "", 0.0, error, memory)
 
-    (found,) = compile_check._largest(check, topology, 16)
+    (found,) = compile_check._largest(check, topology, 16, share * topology.chip.hbm)
     assert not found.error
-    fits = 16 * (14.75 * 2**3) ** (1 / power)
+    fits = 16 * ((share * 15.75 - 1) * 2**3) ** (1 / power)
     assert 0.75 * fits < found.rows <= fits
     assert found.rows % 16 == 0
     assert len(tried) <= 8
+
+
+def test_what_is_known_not_to_fit_is_not_tried_again():
+    """Memory leaps at 101 rows, which no line foresees."""
+    topology, tried = chips.parse("v5e:4x4"), []
+
+    def check(where, mesh, rows):
+        tried.append(rows)
+        memory = Memory(0, int(topology.chip.hbm * (1.5 if rows > 100 else rows / 1000)), 0)
+        return Report("", where, {}, rows, "", 0.0, "", memory)
+
+    (found,) = compile_check._largest(check, topology, 1, topology.chip.hbm)
+    assert len(tried) == len(set(tried)) and found.rows <= 100
+
+
+@pytest.mark.parametrize(
+    ("rows", "status", "said"),
+    [
+        (16, 0, []),
+        (
+            48,
+            1,
+            ["broken: v5e:4x4, mesh (16, 1, 1), 48 rows: peak is 92.0% of memory, budget 85.0%"],
+        ),
+        (64, 1, ["broken: v5e:4x4, mesh (16, 1, 1), 64 rows: Ran out of memory"]),
+    ],
+)
+def test_a_sweep_ends_with_the_status_of_its_worst_program(monkeypatch, capsys, rows, status, said):
+    """The largest batch starts from the config's; twice its rows, tried on the way, may not fit."""
+
+    def check(options, topology, mesh=None, rows=0):
+        shares = {16: 0.5, 32: 0.8, 48: 0.92}
+        memory = Memory(int(shares.get(rows, 2.0) * topology.chip.hbm), 0, 0)
+        error = "" if rows in shares else "Ran out of memory"
+        sizes = {"data": 16, "fsdp": 1, "tensor": 1}
+        return Report("", topology, sizes, rows, "", 0.0, error, memory, kernels=1e12)
+
+    monkeypatch.setattr(compile_check, "_check", check)
+    monkeypatch.setattr(chips, "prepare", lambda: None)
+    monkeypatch.setattr(compile_check.metadata, "version", lambda name: "1")
+    arguments = ("--topology=v5e:4x4", "--sweep", "--parts=batch", "--max_hbm_share=0.85")
+    command = ["--config", str(ROOT / CONFIG), f"--batch={rows}", *arguments]
+    monkeypatch.setattr(sys, "argv", ["compile_check", *command])
+    try:
+        entry.launch(compile_check.define_flags, compile_check.main, "", command)
+        ended = 0
+    except SystemExit as exit:
+        ended = exit.code
+    assert (ended, capsys.readouterr().err.splitlines()) == (status, said)
 
 
 @pytest.mark.slow

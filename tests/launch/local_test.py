@@ -51,6 +51,22 @@ def test_passes_signals_on_as_term(machine, sent):
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(("grace", "signals"), [(1, 1), (60, 2)])
+def test_one_that_does_not_listen_to_a_stop_is_killed_later_or_when_asked_again(
+    machine, grace, signals
+):
+    body = 'trap "echo heard" TERM; echo ready; while :; do sleep 61 & wait; done'
+    process = machine.start("local.sh", f"--grace={grace}", "2", "bash", "-c", body, "-")
+    assert {process.stdout.readline(), process.stdout.readline()} == {"[0] ready\n", "[1] ready\n"}
+    os.kill(process.pid, signal.SIGINT)
+    assert {process.stdout.readline(), process.stdout.readline()} == {"[0] heard\n", "[1] heard\n"}
+    if signals == 2:
+        os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert "2 still there: killed" in err
+
+
 def test_dry_run_prints_the_commands(machine):
     result = machine.run("local.sh", "--dry-run", "--port=12345", "2", "touch", "never")
     lines = result.stdout.splitlines()

@@ -19,7 +19,6 @@ class Case:
     gold_NxL: np.ndarray
     missing_NxM: np.ndarray
     loss_N: np.ndarray
-    group_N: np.ndarray
 
     @property
     def gold_NxA(self) -> np.ndarray:
@@ -43,7 +42,6 @@ class Case:
                 "labels": np.tile(np.arange(slots, dtype=np.int32) % labels, (size, 1)),
                 "missing": np.full(size, 7, np.int32),
                 "mask": np.arange(size) < len(rows),
-                "group": np.zeros(size, np.int32),
             }
             for place, row in enumerate(rows):
                 ids = np.flatnonzero(self.gold_NxL[row])
@@ -51,20 +49,33 @@ class Case:
                 batch["loss"][place] = self.loss_N[row]
                 batch["labels"][place] = np.pad(ids, (0, slots - len(ids)), constant_values=-1)
                 batch["missing"][place] = self.missing_NxM[row].sum()
-                batch["group"][place] = self.group_N[row]
             yield batch
 
     def totals(
         self, rows: NamedSharding, batch: int = 8, threshold: float | None = None
     ) -> statistics.Totals:
+        return self.gather(rows, batch, threshold)[0]
+
+    def gather(
+        self, rows: NamedSharding, batch: int, threshold: float | None
+    ) -> tuple[statistics.Totals, dict[str, np.ndarray]]:
+        """The statistics, and the outcomes of the real rows as columns."""
         labels = self.gold_NxL.shape[1]
         edges = grid.threshold_grid(labels, threshold)
-        accumulator = statistics.Accumulator(
-            edges, labels, int(self.group_N.max(initial=0)) + 1, rows
-        )
+        at = 0 if threshold is None else grid.place(edges, threshold)
+        accumulator = statistics.Accumulator(edges, labels, rows, at)
+        counts, measures = [], []
         for arrays in self.batches(batch):
-            accumulator.update(*sharding.put_batch(arrays, rows).values())
-        return accumulator.totals()
+            found = accumulator.update(*sharding.put_batch(arrays, rows).values())
+            counts.append(np.asarray(found.counts)[arrays["mask"]])
+            measures.append(np.asarray(found.measures)[arrays["mask"]])
+        columns: dict[str, np.ndarray] = {}
+        if counts:
+            names = statistics.OUTCOME_COUNTS
+            columns |= zip(names, np.concatenate(counts).T, strict=True)
+            names = statistics.OUTCOME_MEASURES
+            columns |= zip(names, np.concatenate(measures).T, strict=True)
+        return accumulator.totals(), columns
 
     def summary(
         self, rows: NamedSharding, batch: int = 8, threshold: float | None = None
@@ -76,7 +87,6 @@ class Case:
             codes=[f"A{label:02}" for label in range(labels)],
             descriptions=[f"disease {label}" for label in range(labels)],
             missing={f"Z{number:02}": int(count) for number, count in enumerate(counts) if count},
-            groups=[f"ward {number}" for number in range(int(self.group_N.max(initial=0)) + 1)],
             threshold=threshold,
         )
 
@@ -98,7 +108,6 @@ def random_case(seed: int, contacts: int = 45, labels: int = 30, ties: bool = Tr
         gold,
         missing,
         rng.random(contacts).astype(np.float32),
-        rng.integers(0, 3, contacts),
     )
 
 

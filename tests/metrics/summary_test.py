@@ -24,7 +24,6 @@ def by_hand(make_case):
     case.gold_NxL = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]], bool)
     case.missing_NxM = np.array([[0, 1], [0, 0], [0, 0]], bool)
     case.loss_N = np.array([1.0, 2.0, 6.0], np.float32)
-    case.group_N = np.array([0, 1, 1])
     return case
 
 
@@ -65,7 +64,7 @@ def test_worked_by_hand(by_hand, rows):
     )  # the tie, which is exact
 
 
-def test_tables_by_code_and_by_specialty(by_hand, rows):
+def test_table_by_code(by_hand, rows):
     found = by_hand.summary(rows, threshold=0.5)
     assert [row["code"] for row in found.codes] == ["A00", "A01", "A02", "A03", "Z01"]
     code = found.codes[1]
@@ -73,13 +72,6 @@ def test_tables_by_code_and_by_specialty(by_hand, rows):
     outside = found.codes[-1]
     assert (outside["support"], outside["fn"], outside["f1"]) == (1, 1, 0.0)
     assert np.isnan(outside["auc"]) and np.isnan(found.codes[3]["auc"])
-    first, second = found.groups
-    assert (first["contacts"], first["codes"], first["micro_f1"]) == (
-        1,
-        3,
-        pytest.approx(2 * 2 / 6),
-    )
-    assert (second["contacts"], second["codes"], second["recall_at_10"]) == (2, 1, 1.0)
 
 
 def test_thresholds_are_exceeded_strictly(by_hand, rows):
@@ -167,16 +159,6 @@ def test_average_precision_is_that_of_scikit_learn(make_case, rows):
     assert case.summary(rows).metrics["map"] == pytest.approx(np.mean(expected), rel=1e-6)
 
 
-def test_groups_add_up_to_the_whole(case, rows):
-    found = case.summary(rows, threshold=0.3)
-    assert sum(row["contacts"] for row in found.groups) == found.metrics["num_contacts"]
-    for number, row in enumerate(found.groups):
-        mine = case.group_N == number
-        gold, predicted = case.gold_NxA[mine], case.scores_NxA[mine] > np.float32(0.3)
-        expected = sklearn_metrics.f1_score(gold, predicted, average="micro", zero_division=0.0)
-        assert row["micro_f1"] == pytest.approx(expected)
-
-
 def test_nothing_gold_and_nothing_at_all(make_case, rows):
     case = make_case(0)
     case.gold_NxL[:], case.missing_NxM[:] = False, False
@@ -198,6 +180,5 @@ def test_a_threshold_that_was_not_counted_at_is_refused(case, rows):
             codes=["A"] * 30,
             descriptions=[""] * 30,
             missing={},
-            groups=["a", "b", "c"],
             threshold=0.123456,
         )

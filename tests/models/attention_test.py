@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcoder import sharding
-from jaxcoder.models import attention, layers
+from jaxcoder.models import attention, attention_kernels, layers
 from jaxcoder.models.attention import Sight, choose
 from jaxcoder.models.layout import WHOLE, Layout
 
@@ -182,6 +182,26 @@ def test_splash_interpreted_is_xla(rows, sight):
     expected, expected_gradients = with_gradients(form(given, sight), parts, tangent)
     same(zero_padding(given, mixed), zero_padding(given, expected))
     same(gradients, expected_gradients)
+
+
+def test_splash_of_several_blocks_interpreted_is_xla():
+    """Three blocks of 256: what is left out is seen by none."""
+    given = segments("packed", 768)[:1]
+    parts, tangent = inputs(given)
+    sight = Sight(radius=64)
+    mixed, gradients = with_gradients(form(given, sight, "splash"), parts, tangent)
+    expected, expected_gradients = with_gradients(form(given, sight), parts, tangent)
+    same(zero_padding(given, mixed), zero_padding(given, expected))
+    same(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize(
+    ("length", "radius", "block"),
+    [(4096, 0, 512), (4096, 64, 256), (4096, 256, 256), (4096, 300, 512), (1152, 0, 384)]
+    + [(1152, 64, 128), (128, 0, 128)],
+)
+def test_the_blocks_of_splash_divide_the_row_and_suit_the_radius(length, radius, block):
+    assert attention_kernels._block(length, radius) == block
 
 
 def test_splash_goes_over_a_mesh():

@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -32,6 +33,7 @@ OPTIONS = {
     "train.evaluate_every": "4 steps",
     "train.log_every": "1 step",
 }
+NOTHING = types.MappingProxyType({})
 SECONDS = 240
 """A run that hangs is killed; on a free machine none takes 20."""
 
@@ -39,7 +41,7 @@ SECONDS = 240
 class Job:
     """The processes of one command."""
 
-    def __init__(self, processes, devices, arguments):
+    def __init__(self, processes, devices, arguments, before, run):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
@@ -51,7 +53,7 @@ class Job:
         self.processes = [
             subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "jaxcoder.cli", *map(str, arguments)),
+                    *(*before.get(number, ()), sys.executable, *run, *map(str, arguments)),
                     *(f"--coordinator=localhost:{port}", f"--processes={processes}"),
                     f"--process={number}",
                 ],
@@ -80,11 +82,15 @@ class Job:
 
 @pytest.fixture(scope="session")
 def start():
-    """Starts a command as so many processes, each with two devices."""
+    """Starts a command as so many processes, each with two devices.
+
+    `before` has by number of the process the words that stand before its command; `run` are the
+    arguments of Python.
+    """
     with contextlib.ExitStack() as exits:
 
-        def start(*arguments, processes=2, devices=2):
-            job = Job(processes, devices, arguments)
+        def start(*arguments, processes=2, devices=2, before=NOTHING, run=("-m", "jaxcoder.cli")):
+            job = Job(processes, devices, arguments, before, run)
             exits.callback(job.end)
             return job
 

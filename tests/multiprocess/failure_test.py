@@ -54,6 +54,29 @@ def test_told_to_end_all_save_the_same_step_and_another_mesh_goes_on(
     assert_same(workdir, uninterrupted)
 
 
+def tell_once_they_have_met(job):
+    """SIGTERM to all, long before there is anything to save."""
+    assert any("2 processes with 4 devices" in line for line in job.processes[0].stderr)
+    for process in job.processes:
+        process.send_signal(signal.SIGTERM)
+
+
+def test_told_to_end_before_the_first_step_all_save_early(one, start, train, folder):
+    job = start(*train("told_early", **LONG))
+    tell_once_they_have_met(job)
+    (status, out, _), (other_status, _, _) = job.wait()
+    assert status == other_status == 0
+    step = int(out.partition("told to end, saved at step ")[2].split()[0])
+    assert saved(Workdir(folder / "told_early")) == [str(step)] and step < 20
+
+
+def test_told_to_end_an_evaluation_just_ends(one, start):
+    job = start("evaluate", f"--workdir={one.path}", "--split=validation")
+    tell_once_they_have_met(job)
+    assert [status for status, _, _ in job.wait()] == [-signal.SIGTERM] * 2
+    assert not (one.evaluation("validation") / "metrics.json").exists()
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_killed_the_other_ends_and_both_go_on(
     uninterrupted, start, run, train, folder, assert_same, victim
@@ -70,3 +93,22 @@ def test_one_killed_the_other_ends_and_both_go_on(
     run(*train(f"killed_{victim}", **LONG))
     assert_same(workdir, uninterrupted)
     shutil.rmtree(workdir.path)
+
+
+def test_one_cannot_write_its_part_of_a_checkpoint_and_all_end(one, start, train, folder):
+    """Process 1 may write no file; what one hears only of the other is that it is no longer there.
+
+    With Orbax's own barrier this took 5 minutes, longer than a run here may.
+    """
+    impatient = "from jaxcoder import cli, distributed; distributed.HEARTBEAT_SECONDS = 10"
+    (status, _, _), (failed, _, err) = start(
+        *train("unwritten", **{"train.checkpoint_every": "1 step"}),
+        before={1: ("bash", "-c", 'ulimit -f 0; exec "$@"', "-")},
+        run=("-c", f"{impatient}; cli.main()"),
+    ).wait()
+    assert failed == 1 and status != 0
+    workdir = Workdir(folder / "unwritten")
+    last = err.splitlines()[-1]
+    assert last.startswith(f"jaxcoder train: error: {workdir.checkpoints / '1'}: was not written (")
+    assert "File too large" in last and "goes on from the start" in last
+    assert not saved(workdir)

@@ -53,11 +53,16 @@ def test_evaluation_gives_the_numbers_of_one_process(one, run, folder):
         evaluation = workdir.evaluation("validation")
         metrics = json.loads((evaluation / "metrics.json").read_text())
         rows = polars.read_parquet(str(evaluation / "predictions.parquet")).sort("contact_id")
-        found.append((metrics, rows))
+        contacts = polars.read_parquet(str(evaluation / "contacts.parquet")).sort("contact_id")
+        found.append((metrics, rows, contacts))
         assert ["micro_f1" in out for _, out, _ in results] == [True, False][:processes]
-    (metrics, rows), (other_metrics, other_rows) = found
+    (metrics, rows, contacts), (other_metrics, other_rows, other_contacts) = found
     assert metrics == pytest.approx(other_metrics, rel=2e-6) and metrics["num_contacts"] == 17
     assert rows["contact_id"].equals(other_rows["contact_id"])
+    assert contacts["contact_id"].equals(rows["contact_id"]) and len(contacts.columns) == 20
+    for name in contacts.columns:
+        expected = pytest.approx(contacts[name].to_list(), rel=1e-4)
+        assert other_contacts[name].to_list() == expected, name
     for one_row, other_row in zip(rows["probabilities"], other_rows["probabilities"], strict=True):
         assert one_row.to_list() == pytest.approx(other_row.to_list(), rel=1e-4)
 

@@ -36,6 +36,7 @@ FULL = Contact(
     specialty="øre-næse-hals",
     age=57.3,
     sex="F",
+    kind="ambulatory",
     notes=(Note("line\nline 🙂 \r\n\x00", "progress", "2020-01-01T10:00:00"), Note("")),
     medications=(Medication("A01BC02", "name", "5 mg", "oral", ""),),
     labs=(Lab("2345-7", "glucose", "> 30", "mmol/L", 3.5, 6.1, "H", ""), Lab(low=-0.1, high=1e-9)),
@@ -81,7 +82,7 @@ def test_contacts_come_back_bit_for_bit_and_in_order(tmp_path):
     contacts = [FULL, Contact("2", "p"), *some(300)]
     data = builder.build(Memory({"train": contacts, "test": some(3, 500)}), tmp_path)
     assert data.name == "memory"
-    assert data.path == tmp_path / "contact_records/memory/1.3.0"
+    assert data.path == tmp_path / "contact_records/memory/1.4.0"
     assert data.splits == ("train", "test")  # validation has no contacts
     assert list(data.split("train")) == contacts
     train = builder.open_contacts(tmp_path, "memory").split("train")
@@ -113,7 +114,7 @@ def test_what_is_there_is_reused_if_it_is_the_same(tmp_path):
     data = builder.build(Memory({"train": some(9)}), tmp_path, say=said.append)
     assert len(data.split("train")) == 4
     assert said == [f"Reusing contact records {data.path}"]
-    message = r"memory/1.3.0: .*options.version: 1 there, 2 here.*--option version=2 .*--rebuild"
+    message = r"memory/1.4.0: .*options.version: 1 there, 2 here.*--option version=2 .*--rebuild"
     with pytest.raises(UserError, match=message):
         builder.build(Memory({"train": some(9)}, version=2), tmp_path)
     assert len(builder.open_contacts(tmp_path, "memory").split("train")) == 4
@@ -219,7 +220,7 @@ def test_kill_in_the_middle_then_build_again(tmp_path):
     assert [path.name.partition(".")[0] for path in folder.iterdir()] == ["unfinished"]
     data = builder.build(Memory({"train": some(100)}), tmp_path)
     assert list(data.split("train")) == some(100)
-    assert [path.name for path in folder.iterdir()] == ["1.3.0"]  # and nothing is left behind
+    assert [path.name for path in folder.iterdir()] == ["1.4.0"]  # and nothing is left behind
 
 
 def test_no_tensorflow_and_no_jax(tmp_path):
@@ -259,7 +260,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise RuntimeError("write() failed: No space left on device; writing x-00000")
 
     monkeypatch.setattr(tfds.core.SequentialWriter, "add_examples", full)
-    with pytest.raises(UserError, match=r"memory/1.3.0: no space left on its device; make room"):
+    with pytest.raises(UserError, match=r"memory/1.4.0: no space left on its device; make room"):
         builder.build(Memory({"train": some(3)}), tmp_path)
     assert list((tmp_path / "contact_records/memory").iterdir()) == []
 
@@ -310,7 +311,7 @@ def test_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch, killed):
     with pytest.raises(UserError, match="row 7"):  # the next one fails, too
         builder.build(Broken({"train": some(9)}), tmp_path, rebuild=True)
     assert list(builder.open_contacts(tmp_path, "memory").split("train")) == some(4)
-    assert [each.name for each in path.parent.iterdir()] == ["1.3.0"]
+    assert [each.name for each in path.parent.iterdir()] == ["1.4.0"]
 
 
 def test_two_writers_do_not_disturb_each_other(tmp_path):

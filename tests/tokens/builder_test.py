@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import json
 import shutil
@@ -10,6 +11,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Evidence
+from jaxcoder.records.subset import of_patients
 from jaxcoder.settings import build as build_options
 from jaxcoder.tokens import builder
 from jaxcoder.tokens.builder import TokensOptions
@@ -54,7 +56,11 @@ def test_records_are_the_contacts_in_their_order(built, splits):
         for record, contact in zip(records, contacts, strict=True):
             assert record["contact_id"] == contact.contact_id
             assert record["patient_id"] == contact.patient_id
-            assert record["specialty"] == contact.specialty
+            for key in ("specialty", "sex", "kind"):
+                assert record[key] == getattr(contact, key)
+            assert record["age"] == (-1 if contact.age is None else np.float32(contact.age))
+            assert record["year"] == int(contact.start[:4] or 0)
+            assert record["notes"] == len(contact.notes)
             gold = {code.code: code.role for code in contact.codes}
             codes = [built.label_space.codes[label] for label in record["labels"]]
             assert sorted([*codes, *record["missing_codes"]]) == sorted(gold)
@@ -65,11 +71,52 @@ def test_records_are_the_contacts_in_their_order(built, splits):
         assert built.split("train")[0][key].dtype == dtype
 
 
+def test_what_an_evaluation_wants_is_read_without_the_tokens(built):
+    whole, apart = built.split("validation"), built.outcome_source("validation")
+    assert len(whole) == len(apart)
+    for record, outcome in zip(whole, apart, strict=True):
+        assert "tokens" not in outcome and len(outcome) == 10
+        assert all(np.array_equal(record[key], outcome[key]) for key in outcome)
+
+
+def test_codes_are_counted_by_role_in_every_split(built, splits):
+    for split, contacts in splits.items():
+        expected = collections.defaultdict(lambda: [0, 0, 0])
+        for code in (code for contact in contacts for code in contact.codes):
+            role = code.role
+            for place, yes in enumerate((True, role == "secondary", role != "unknown")):
+                expected[code.code][place] += yes
+        assert {code: list(count) for code, count in built.code_counts(split).items()} == expected
+    assert built.code_counts("validation")["Z99.1"].occurrences == 1  # outside the label space
+    with pytest.raises(UserError, match="codes_mini.json: cannot be read"):
+        built.code_counts("mini")
+
+
 def test_the_label_space_is_of_the_training_split_alone(built):
     assert built.label_space.codes == ("E11.65", "E11.9", "I10", "J45.9", "N39.0")
     last = built.split("validation")[-1]
     assert last["missing_codes"] == ("Z99.1",) and len(last["labels"]) == 1
     assert built.report["splits"]["validation"]["gold_outside_label_space"] == 1
+
+
+def test_a_share_of_the_training_patients_is_all_that_is_learnt_from(make_data, splits, tmp_path):
+    contacts = make_data(tmp_path, splits)
+    kept = of_patients([each.patient_id for each in splits["train"]], 0.5)
+    chosen = [splits["train"][number] for number in kept]
+    assert 0 < len(chosen) < len(splits["train"])
+    half = quiet(contacts, tmp_path, dataclasses.replace(OPTIONS, train_share=0.5))
+    for found in (half.split("train"), half.contacts().split("train")):
+        assert [each_id(each) for each in found] == [each.contact_id for each in chosen]
+    assert len(half.split("validation")) == len(splits["validation"])
+    assert set(half.label_space.codes) == {code.code for each in chosen for code in each.codes}
+    with pytest.raises(UserError, match="train_share = 1e-09: no patient"):
+        quiet(contacts, tmp_path, dataclasses.replace(OPTIONS, train_share=1e-9))
+    with pytest.raises(ValueError, match="train_share = 0"):
+        dataclasses.replace(OPTIONS, train_share=0.0)
+
+
+def each_id(record):
+    return record["contact_id"] if isinstance(record, dict) else record.contact_id
 
 
 def test_gold_evidence_decodes_to_the_mention(built, splits):

@@ -26,6 +26,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "specialty": TEXT,
         "age": NUMBER,
         "sex": TEXT,
+        "kind": TEXT,
     },
     "notes": {"contact_id": ID, "time": TIME, "kind": TEXT, "text": TEXT, "rank": INTEGER},
     "medications": {
@@ -58,7 +59,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
 }
 """The relations that nest into a contact, their columns, and what each holds."""
-OPTIONAL = {("evidence", "mention"), ("notes", "rank")}
+OPTIONAL = {("contacts", "kind"), ("evidence", "mention"), ("notes", "rank")}
 """Columns that may be missing; notes that have a rank stand by it, the others by time."""
 
 _SQL = {

@@ -30,7 +30,13 @@ class Mimic3(Mimic):
     """Admissions of MIMIC-III."""
 
     columns = {
-        "admissions": {"subject_id": ID, "hadm_id": ID, "admittime": TEXT, "dischtime": TEXT},
+        "admissions": {
+            "subject_id": ID,
+            "hadm_id": ID,
+            "admittime": TEXT,
+            "dischtime": TEXT,
+            "admission_type": TEXT,
+        },
         "patients": {"subject_id": ID, "gender": TEXT, "dob": TEXT},
         "diagnoses_icd": {"hadm_id": ID, "seq_num": TEXT, "icd9_code": CODE},
         "procedures_icd": {"hadm_id": ID, "seq_num": TEXT, "icd9_code": CODE},
@@ -101,7 +107,7 @@ class Mimic3(Mimic):
             "contacts": f"""
                 SELECT hadm_id AS contact_id, subject_id AS patient_id, admittime AS start,
                   dischtime AS "end", {service} AS specialty, gender AS sex,
-                  if(years > 89, 91, years) AS age
+                  admission_type AS kind, if(years > 89, 91, years) AS age
                 FROM (SELECT *, CASE WHEN born >= TIMESTAMP '1700-01-01'
                     AND admitted >= TIMESTAMP '1800-01-01'
                     THEN date_sub('year', born, admitted) END AS years

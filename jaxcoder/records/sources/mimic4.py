@@ -52,6 +52,7 @@ class Mimic4(Mimic):
             "hadm_id": ID,
             "admittime": TEXT,
             "dischtime": TEXT,
+            "admission_type": TEXT,
         },
         "hosp/patients": {
             "subject_id": ID,
@@ -140,7 +141,7 @@ class Mimic4(Mimic):
             "contacts": f"""
                 SELECT hadm_id AS contact_id, subject_id AS patient_id, admittime AS start,
                   dischtime AS "end", {service} AS specialty, gender AS sex,
-                  if(years > 89, 91, years) AS age
+                  admission_type AS kind, if(years > 89, 91, years) AS age
                 FROM (SELECT *, TRY_CAST(anchor_age AS INTEGER) - TRY_CAST(anchor_year AS INTEGER)
                     + year(TRY_CAST(admittime AS TIMESTAMP)) AS years
                   FROM {read("hosp/admissions")} LEFT JOIN {read("hosp/patients")}

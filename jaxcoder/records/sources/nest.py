@@ -50,7 +50,7 @@ def nest(
     Returns:
       The contact.
     """
-    contact_id, patient_id, start, end, specialty, age, sex = row
+    contact_id, patient_id, start, end, specialty, age, sex, kind = row
     if age is not None and not 0 <= age <= 130:
         dropped.add("contacts.age: outside 0-130 years (emptied)", contact_id)
         age = None
@@ -101,6 +101,7 @@ def nest(
         specialty or "",
         age,
         SEXES.get(sex, "U"),
+        kind or "",
         notes,
         medications,
         labs,

@@ -27,6 +27,7 @@ from jaxcoder.records.sources.table_files import open_tables
 CODES = ("source", "mapped")
 
 _OPTIONAL = {
+    "visit_occurrence": ("visit_concept_id",),
     "condition_occurrence": ("condition_type_concept_id",),
     "observation": ("observation_source_concept_id",),
     "procedure_occurrence": ("procedure_source_concept_id",),
@@ -91,6 +92,7 @@ class Omop(FolderSource):
         "visit_occurrence": {
             "visit_occurrence_id": ID,
             "person_id": ID,
+            "visit_concept_id": ID,
             "visit_start_date": TEXT,
             "visit_start_datetime": TEXT,
             "visit_end_date": TEXT,
@@ -230,6 +232,7 @@ class Omop(FolderSource):
         return f"""
             SELECT visit_occurrence_id AS contact_id, person_id AS patient_id, {start} AS start,
               {_time("visit_end_datetime", "visit_end_date")} AS "end",
+              concept_name AS kind,
               {f"coalesce({', '.join(names)})" if names else "NULL"} AS specialty,
               CASE gender_concept_id WHEN '8507' THEN 'M' WHEN '8532' THEN 'F' END AS sex,
               date_sub('year', {born}, TRY_CAST({start} AS DATE)) AS age
@@ -237,7 +240,8 @@ class Omop(FolderSource):
                 TRY_CAST(year_of_birth AS INTEGER) AS year,
                 TRY_CAST(month_of_birth AS INTEGER) AS month,
                 coalesce(TRY_CAST(day_of_birth AS INTEGER), 1) AS day
-              FROM {read("person")}) USING (person_id) {joins}"""
+              FROM {read("person")}) USING (person_id)
+              LEFT JOIN {_concepts(read)} ON concept_id = visit_concept_id {joins}"""
 
     def _codes(self, read: Callable[[str], str]) -> str:
         system = code_systems.canonical_system(self._chosen.vocabulary)

@@ -33,10 +33,10 @@ FOLDERS = {
             20,2150-03-01 12:00:00,7,Hb,5,mmol/L,3,6,L""",
     },
     "mimic4": {
-        "hosp/admissions": """subject_id,hadm_id,admittime,dischtime
-            1,20,2150-03-01 10:00:00,2150-03-04 12:00:00
-            1,21,2151-03-01 10:00:00,2151-03-04 12:00:00
-            2,22,2150-03-01 10:00:00,2150-03-04 12:00:00""",
+        "hosp/admissions": """subject_id,hadm_id,admittime,dischtime,admission_type
+            1,20,2150-03-01 10:00:00,2150-03-04 12:00:00,URGENT
+            1,21,2151-03-01 10:00:00,2151-03-04 12:00:00,URGENT
+            2,22,2150-03-01 10:00:00,2150-03-04 12:00:00,URGENT""",
         "hosp/patients": """subject_id,gender,anchor_age,anchor_year
             1,F,62,2150
             2,M,40,2150""",
@@ -53,10 +53,10 @@ FOLDERS = {
             20,2150-03-04 00:00:00,secret""",
     },
     "mimic3": {
-        "ADMISSIONS": """SUBJECT_ID,HADM_ID,ADMITTIME,DISCHTIME
-            1,20,2150-03-01 10:00:00,2150-03-04 12:00:00
-            1,21,2151-03-01 10:00:00,2151-03-04 12:00:00
-            2,22,2150-03-01 10:00:00,2150-03-04 12:00:00""",
+        "ADMISSIONS": """SUBJECT_ID,HADM_ID,ADMITTIME,DISCHTIME,ADMISSION_TYPE
+            1,20,2150-03-01 10:00:00,2150-03-04 12:00:00,URGENT
+            1,21,2151-03-01 10:00:00,2151-03-04 12:00:00,URGENT
+            2,22,2150-03-01 10:00:00,2150-03-04 12:00:00,URGENT""",
         "PATIENTS": """SUBJECT_ID,GENDER,DOB
             1,F,2088-01-01
             2,M,2110-01-01""",

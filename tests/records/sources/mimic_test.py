@@ -15,10 +15,10 @@ from jaxcoder.records.sources import open_source
 
 HOSP = {
     "admissions": [
-        "subject_id,hadm_id,admittime,dischtime",
-        "1,20,2150-03-01 10:00:00,2150-03-04 12:00:00",
-        "1,21,2151-01-01 00:00:00,2151-01-02 00:00:00",
-        "2,22,2160-06-01 00:00:00,2160-06-02 00:00:00",
+        "subject_id,hadm_id,admittime,dischtime,admission_type",
+        "1,20,2150-03-01 10:00:00,2150-03-04 12:00:00,EW EMER.",
+        "1,21,2151-01-01 00:00:00,2151-01-02 00:00:00,URGENT",
+        "2,22,2160-06-01 00:00:00,2160-06-02 00:00:00,",
     ],
     "patients": ["subject_id,gender,anchor_age,anchor_year", "1,F,60,2148", "2,M,91,2160"],
     "diagnoses_icd": [
@@ -108,7 +108,7 @@ def test_an_admission_in_full(mimic4):
     contact = found["20"]
     assert (contact.patient_id, contact.sex, contact.age) == ("1", "F", 62.0)
     assert (contact.start, contact.end) == ("2150-03-01T10:00:00", "2150-03-04T12:00:00")
-    assert contact.specialty == "CMED"
+    assert (contact.specialty, contact.kind) == ("CMED", "EW EMER.")
     assert contact.codes == (
         Code("I25.10", "icd10cm", "primary", 1),
         Code("02703DZ", "icd10pcs", "primary", 1),
@@ -268,7 +268,10 @@ def test_mimic3_reports_come_before_their_addenda(tmp_path):
     write(
         tmp_path,
         {
-            "ADMISSIONS": ["ROW_ID,SUBJECT_ID,HADM_ID,ADMITTIME,DISCHTIME", "1,1,5,2150-03-01,"],
+            "ADMISSIONS": [
+                "ROW_ID,SUBJECT_ID,HADM_ID,ADMITTIME,DISCHTIME,ADMISSION_TYPE",
+                "1,1,5,2150-03-01,,ELECTIVE",
+            ],
             "PATIENTS": ["ROW_ID,SUBJECT_ID,GENDER,DOB", "1,1,M,1850-01-01"],
             "DIAGNOSES_ICD": ["ROW_ID,SUBJECT_ID,HADM_ID,SEQ_NUM,ICD9_CODE", "1,1,5,1,0389"],
             "NOTEEVENTS": [
@@ -285,6 +288,7 @@ def test_mimic3_reports_come_before_their_addenda(tmp_path):
     assert [note.text for note in contact.notes] == ["First", "Second", "Third"]
     assert [note.kind for note in contact.notes] == ["discharge", *["discharge addendum"] * 2]
     assert (contact.age, contact.codes) == (91.0, (Code("038.9", "icd9cm", "primary", 1),))
+    assert contact.kind == "ELECTIVE"
 
 
 def rows_of(path):
@@ -361,10 +365,10 @@ def test_mimic3_age_is_in_whole_years_and_unknown_without_a_birth(tmp_path):
         tmp_path,
         {
             "ADMISSIONS": [
-                "SUBJECT_ID,HADM_ID,ADMITTIME,DISCHTIME",
-                "1,5,2150-03-14,",
-                "1,6,2150-03-15,",
-                "2,7,2150-03-15,",
+                "SUBJECT_ID,HADM_ID,ADMITTIME,DISCHTIME,ADMISSION_TYPE",
+                "1,5,2150-03-14,,",
+                "1,6,2150-03-15,,",
+                "2,7,2150-03-15,,",
             ],
             "PATIENTS": ["SUBJECT_ID,GENDER,DOB", "1,M,2132-03-15"],
             "DIAGNOSES_ICD": ["HADM_ID,SEQ_NUM,ICD9_CODE", "5,1,0389", "6,1,0389", "7,1,0389"],

@@ -50,7 +50,8 @@ def cdm(folder, contacts):
         person = people.setdefault(contact.patient_id, (len(people) + 1, contact))[0]
         provider = specialties.setdefault(contact.specialty, len(specialties) + 1)
         tables["visit"].append(
-            (visit, person, contact.start[:10], contact.start, contact.end[:10], contact.end)
+            (visit, person, concepts.number("Visit", contact.kind, contact.kind))
+            + (contact.start[:10], contact.start, contact.end[:10], contact.end)
             + (provider, "")
         )
         for code in contact.codes:
@@ -88,8 +89,8 @@ def cdm(folder, contacts):
     write(
         folder,
         "VISIT_OCCURRENCE",
-        "visit_occurrence_id person_id visit_start_date visit_start_datetime visit_end_date "
-        "visit_end_datetime provider_id care_site_id",
+        "visit_occurrence_id person_id visit_concept_id visit_start_date visit_start_datetime "
+        "visit_end_date visit_end_datetime provider_id care_site_id",
         tables["visit"],
     )
     write(
@@ -158,7 +159,7 @@ def test_the_same_contacts_come_back(folder, cohort, codes, way):
     for visit, (ours, contact) in enumerate(zip(found, cohort, strict=True), start=1):
         assert ours.contact_id == str(visit)
         assert (ours.start, ours.end, ours.sex) == (contact.start, contact.end, contact.sex)
-        assert ours.specialty == contact.specialty
+        assert (ours.specialty, ours.kind) == (contact.specialty, contact.kind)
         assert ours.notes == contact.notes
         assert sorted(map(repr, ours.medications)) == sorted(map(repr, contact.medications))
         for own, lab in zip(

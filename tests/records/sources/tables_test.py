@@ -95,6 +95,17 @@ def by_id(source):
     }
 
 
+def test_the_kind_of_a_contact_may_be_there(extract):
+    """Extracts of before have no such column."""
+    assert [each.kind for each in by_id(open_source("tables", extract, {})).values()] == ["", ""]
+    lines = (extract / "contacts.csv").read_text().splitlines()
+    cells = ("kind", "inpatient", "")
+    text = "".join(f"{line},{cell}\n" for line, cell in zip(lines, cells, strict=True))
+    (extract / "contacts.csv").write_text(text)
+    found = by_id(open_source("tables", extract, {}))
+    assert {key: each.kind for key, each in found.items()} == {"02": "inpatient", "01": ""}
+
+
 def test_relations_nest_into_contacts(extract):
     contact = by_id(open_source("tables", extract, {"name": "mine"}))["02"]
     assert (contact.patient_id, contact.specialty) == ("p1", "cardiology")

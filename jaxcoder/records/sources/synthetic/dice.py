@@ -17,9 +17,10 @@ class Dice:
     methods.
     """
 
-    def __init__(self, seed: int, patient: int) -> None:
-        """Starts the stream of a patient: a function of the two arguments alone."""
-        digest = hashlib.blake2b(f"{seed}:{patient}".encode(), digest_size=8).digest()
+    def __init__(self, seed: int, patient: int, stream: str = "") -> None:
+        """Starts the stream of a patient, or another one of that name: of the arguments alone."""
+        name = f"{seed}:{patient}:{stream}" if stream else f"{seed}:{patient}"
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         self.random = random.Random(int.from_bytes(digest, "big")).random
 
     def below(self, count: int) -> int:

@@ -23,8 +23,10 @@ from jaxcoder.records.split import parse_shares, split_of
 
 _PATIENTS = 5000
 """Patients of a part: some 13,000 contacts."""
-_GENERATOR = 1
+_GENERATOR = 2
 """Rises when the same options and tables give other contacts than before."""
+_EMERGENCY = 0.5
+"""Share of the outpatient visits for an acute condition that are to the emergency room."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +150,12 @@ class Synthetic(Source):
         """The contacts of one patient, whatever its split."""
         patient = patient_id(number)
         dice = Dice(self._options.seed, number)
+        other = Dice(self._options.seed, number, "kind")
         for place, visit in enumerate(self._courses.visits(dice)):
-            yield self._contact(dice, patient, f"{patient}-{place + 1:02d}", visit)
+            kind = _kind(other, visit)
+            yield self._contact(dice, patient, f"{patient}-{place + 1:02d}", visit, kind)
 
-    def _contact(self, dice: Dice, patient: str, contact: str, visit: Visit) -> Contact:
+    def _contact(self, dice: Dice, patient: str, contact: str, visit: Visit, kind: str) -> Contact:
         # Results come first: they may return a condition to the notes.
         labs = self._results.labs(dice, visit)
         medications = self._results.medications(dice, visit)
@@ -165,6 +169,7 @@ class Synthetic(Source):
             specialty=visit.specialty.name,
             age=visit.age,
             sex=visit.sex,
+            kind=kind,
             notes=notes,
             medications=medications,
             labs=labs,
@@ -180,6 +185,15 @@ class Synthetic(Source):
                 for presence in visit.present
             ),
         )
+
+
+def _kind(dice: Dice, visit: Visit) -> str:
+    """Whether the patient stays, comes by appointment or comes at once."""
+    emergency = dice.random() < _EMERGENCY  # drawn of each, so that no visit shifts another's
+    if visit.admitted:
+        return "inpatient"
+    acute = not visit.present[0].condition.chronic
+    return "emergency" if acute and emergency else "outpatient"
 
 
 def patient_id(number: int) -> str:

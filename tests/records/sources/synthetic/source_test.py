@@ -1,4 +1,5 @@
 import collections
+import datetime
 import itertools
 import re
 
@@ -273,6 +274,16 @@ def test_the_ceiling_leaves_something_to_learn_and_something_to_miss(contacts):
 def test_a_wide_range_of_codes_and_specialties_occurs(contacts):
     assert len({code.code for contact in contacts for code in contact.codes}) > 200
     assert len({contact.specialty for contact in contacts}) >= 20
+
+
+def test_kinds_of_contacts_fit_their_length(contacts):
+    days = collections.defaultdict(list)
+    for contact in contacts:
+        start, end = map(datetime.datetime.fromisoformat, (contact.start, contact.end))
+        days[contact.kind].append((end - start).total_seconds() / 86400)
+    assert days.keys() == {"inpatient", "outpatient", "emergency"}
+    assert min(days["inpatient"]) > 0.2 > max(days["outpatient"] + days["emergency"])
+    assert min(map(len, days.values())) > 0.05 * len(contacts)
 
 
 def test_every_code_has_a_description(source, contacts):
