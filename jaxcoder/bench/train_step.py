@@ -8,9 +8,15 @@ the two alternate and the median counts. Dropout is off on both sides.
 Utilisation is that of the floating-point operations of the model (products of real and padding
 tokens alike, forward and twice that backward; what is computed again is not counted) against the
 speed of a plain product of matrices in the same run and dtype. Model and step need jax, flax and
-optax alone.
+optax alone. Float32 is float32 on both sides, on GPUs too: no TF32. The mode `accumulated` is a
+published recipe (see `torch_step.make_step`), on GPUs in float16.
+
+Peak is what a side's arrays took of the device's memory at most, its state included, but not that
+of the other sides; a CPU does not count it.
 """
 
+import contextlib
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -93,11 +99,17 @@ class Measured:
       compile: seconds of the first step.
       seconds: of each later one.
       loss: of the last one.
+      peak: tells the bytes of the device that it took at most, None where these are not counted.
     """
 
-    def __init__(self, name: str, step: Callable[[Batch], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[Batch], float],
+        peak: Callable[[], int | None] = lambda: None,
+    ) -> None:
         """Takes a step that ends when its loss is there."""
-        self.name, self._step = name, step
+        self.name, self._step, self.peak = name, step, peak
         self.compile = 0.0
         self.seconds: list[float] = []
         self.loss = 0.0
@@ -133,15 +145,29 @@ def jax_step(
 
     def step(batch: Batch) -> float:
         placed = sharding.put_batch(batch, its.batch_sharding)
-        state, metrics = its.train(held.pop(), placed)
+        with _exact(options.encoder.dtype):
+            state, metrics = its.train(held.pop(), placed)
         held.append(state)
         return float(metrics["loss"])
 
     def memory(batch: Batch) -> Any:
         placed = sharding.put_batch(batch, its.batch_sharding)
-        return its.train.lower(its.state_shapes, placed).compile().memory_analysis()  # type: ignore[attr-defined]
+        with _exact(options.encoder.dtype):
+            return its.train.lower(its.state_shapes, placed).compile().memory_analysis()  # type: ignore[attr-defined]
 
     return step, params, memory
+
+
+def _exact(dtype: str) -> contextlib.AbstractContextManager[Any]:
+    """Float32 products without TF32, as PyTorch's; a CPU has nothing less exact."""
+    if dtype != "float32" or jax.default_backend() == "cpu":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision("highest")
+
+
+def _peak() -> int | None:
+    """Bytes of the first device that JAX's arrays took at most."""
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def matmul_rate(dtype: str, seconds: float = 1.0) -> float:
@@ -149,11 +175,13 @@ def matmul_rate(dtype: str, seconds: float = 1.0) -> float:
     side = _SIDE.get(jax.default_backend(), 4096)
     matrix = jax.random.normal(jax.random.key(0), (side, side), jnp.dtype(dtype))
     product = jax.jit(jnp.matmul)
-    jax.block_until_ready(product(matrix, matrix))
+    with _exact(dtype):
+        jax.block_until_ready(product(matrix, matrix))
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < seconds:
         started = time.perf_counter()
-        jax.block_until_ready(product(matrix, matrix))
+        with _exact(dtype):  # a part of what jit knows a program by
+            jax.block_until_ready(product(matrix, matrix))
         best = min(best, time.perf_counter() - started)
     return 2 * side**3 / best
 
@@ -182,7 +210,7 @@ def main(argv: Sequence[str]) -> None:
     options = _options(wanted)
     optim = OptimOptions(learning_rate=1e-4, schedule="constant")
     step, params, memory = jax_step(options, optim)
-    sides = [Measured("JAX", step)]
+    sides = [Measured("JAX", step, _peak)]
     if wanted.against:
         sides += _torch_sides(options, params, optim, wanted.modes)
     shortest = wanted.shortest or wanted.tokens
@@ -230,32 +258,44 @@ def _torch_sides(
         ) from None
     if unknown := [mode for mode in modes if mode not in torch_step.MODES]:
         raise UserError(f"--modes {unknown[0]}: expected {', '.join(torch_step.MODES)}")
-    return [
-        Measured(f"torch {mode}", torch_step.make_step(options, params, optim, mode))
-        for mode in modes
-    ]
+    sides = []
+    for mode in modes:
+        make = functools.partial(torch_step.make_step, options, params, optim, mode)
+        watched = torch_step.Watched(make)
+        sides.append(Measured(f"torch {mode}", watched, lambda watched=watched: watched.peak))  # type: ignore[misc]
+    return sides
+
+
+def _mib(size: int | None) -> str:
+    return "-" if size is None else f"{size / 2**20:,.0f}"
 
 
 def _report(
     wanted: Any, options: CoderOptions, sides: list[Measured], batches: list[Batch], memory: Any
 ) -> None:
+    peaks = [_mib(side.peak()) for side in sides]  # before the plain product, which takes some too
     ceiling = matmul_rate(wanted.dtype)
     tokens = statistics.mean(float(batch["length"].sum()) for batch in batches)
     computed = wanted.batch * wanted.tokens
     work = flops(options, wanted.batch, wanted.tokens)
     shape = options.encoder
     print(
-        f"{jax.devices()[0].device_kind}, {wanted.dtype}: {wanted.size}, {shape.layers} layers, "
-        f"D={shape.width} T={wanted.tokens} B={wanted.batch} L={wanted.labels}; "
+        f"{jax.devices()[0].device_kind}, {wanted.dtype}"
+        f"{' without TF32' if wanted.dtype == 'float32' else ''}: {wanted.size}, "
+        f"{shape.layers} layers, D={shape.width} T={wanted.tokens} B={wanted.batch} "
+        f"L={wanted.labels}; "
         f"{work / 1e9:.0f} GFLOP a step, padding {1 - tokens / computed:.1%}; "
         f"a plain product: {ceiling / 1e9:.0f} GFLOP/s"
     )
-    print(f"{'':<18}{'ms':>9}{'real tokens/s':>15}{'use':>7}{'/ JAX':>8}{'first s':>9}{'loss':>10}")
-    for side in sides:
+    print(
+        f"{'':<18}{'ms':>9}{'real tokens/s':>15}{'use':>7}{'/ JAX':>8}{'first s':>9}"
+        f"{'peak MiB':>10}{'loss':>10}"
+    )
+    for side, peak in zip(sides, peaks, strict=True):
         print(
             f"{side.name:<18}{side.median * 1e3:>9.1f}{tokens / side.median:>15,.0f}"
             f"{work / side.median / ceiling:>7.0%}{sides[0].median / side.median:>8.2f}"
-            f"{side.compile:>9.1f}{side.loss:>10.4f}"
+            f"{side.compile:>9.1f}{peak:>10}{side.loss:>10.4f}"
         )
     if memory is not None:
         mib = 2**20

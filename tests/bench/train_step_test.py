@@ -1,3 +1,4 @@
+import functools
 import re
 
 import jax
@@ -5,11 +6,12 @@ import numpy as np
 import pytest
 
 from jaxcoder.bench import __main__ as bench
-from jaxcoder.bench import train_step
+from jaxcoder.bench import torch_step, train_step
 from jaxcoder.models import coder
 from jaxcoder.models.coder import CoderOptions
 from jaxcoder.models.encoder_options import EncoderOptions
 from jaxcoder.models.label_attention import HeadOptions
+from jaxcoder.optim import OptimOptions
 
 SIZES = ["--width=16", "--layers=2", "--heads=2", "--feedforward=32", "--window=16"]
 SIZES += ["--tokens=32", "--shortest=8", "--batch=8", "--labels=40", "--steps=2"]
@@ -18,10 +20,28 @@ SIZES += ["--tokens=32", "--shortest=8", "--batch=8", "--labels=40", "--steps=2"
 def test_both_sides_take_the_same_steps(capsys):
     bench.main(["train_step", *SIZES, "--against=torch", "--modes", "eager", "accumulated"])
     out = capsys.readouterr().out
-    rows = re.findall(r"^(JAX|torch \w+) +\S+ +\S+ +\S+% +(\S+) +\S+ +(\S+)$", out, re.M)
+    rows = re.findall(r"^(JAX|torch \w+) +\S+ +\S+ +\S+% +(\S+) +\S+ +- +(\S+)$", out, re.M)
     assert [name for name, _, _ in rows] == ["JAX", "torch eager", "torch accumulated"]
     losses = [float(loss) for _, _, loss in rows]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-3) and losses[0] > 1
+
+
+def test_accumulation_updates_after_so_many_documents(monkeypatch):
+    monkeypatch.setattr(torch_step, "ACCUMULATED", 3)
+    encoder = EncoderOptions(
+        width=16, layers=1, heads=2, feedforward=32, window=16, vocab_size=50, dropout=0.0
+    )
+    options = CoderOptions(encoder, HeadOptions(num_labels=20))
+    params = jax.tree.map(np.asarray, coder.init(options, jax.random.key(0)))
+    batch = train_step.made_up(options, 7, 8, 32, 0)
+    batch["_mask"][5] = False  # no document: 6 are left, 2 updates
+    optim = OptimOptions(learning_rate=0.05, schedule="constant")
+    make = functools.partial(torch_step.make_step, options, params, optim)
+    parts = [{key: each[rows] for key, each in batch.items()} for rows in ([0, 1, 2], [3, 4, 6])]
+    step = make("eager")
+    losses = [step(part) for part in parts]
+    assert losses[1] != pytest.approx(make("eager")(parts[1]), rel=1e-2), "the first update tells"
+    assert make("accumulated")(batch) == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
