@@ -4,7 +4,7 @@ from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Code
 from jaxcoder.records.sources.nest import Groups, nest
 
-CONTACT = ("c", "p", None, None, None, None, None)
+CONTACT = ("c", "p", None, None, None, None, None, None)
 
 
 def test_groups_are_taken_by_rising_ids():
@@ -22,7 +22,7 @@ def test_null_is_empty_and_not_counted():
         "codes": [("c", "I10", None, None, None)],
     }
     contact = nest(CONTACT, children, "icd10", dropped)
-    assert contact.sex == "U" and contact.start == "" and contact.age is None
+    assert (contact.sex, contact.start, contact.kind, contact.age) == ("U", "", "", None)
     assert contact.notes[0].text == "" and contact.labs[0].low is None
     assert contact.codes == (Code("I10", "icd10", "unknown", 0),)
     assert not dropped
