@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from jaxcoder.errors import UserError
-from jaxcoder.metrics.statistics import OUTCOME_COUNTS, OUTCOME_MEASURES
+from jaxcoder.metrics.measures import OUTCOME_COUNTS, OUTCOME_MEASURES
 
 SCHEMA = pa.schema(
     [
@@ -25,8 +25,8 @@ SCHEMA = pa.schema(
 )
 """Columns of contacts.parquet, a row a contact in the order of predictions.parquet. `age` (years)
 and `year` (of the start) are null where unknown, texts empty, `sex` U; `tokens` is what the coder
-reads; the counts are those of `statistics.OUTCOME_COUNTS`; ranking measures are 0 without gold
-codes; `confidence` is the log of a probability, see `statistics.OUTCOME_MEASURES`."""
+reads; the counts are those of `measures.OUTCOME_COUNTS`; ranking measures are 0 without gold
+codes; `confidence` is the log of a probability, see `measures.OUTCOME_MEASURES`."""
 
 _MEASURES = {name: place for place, name in enumerate(OUTCOME_MEASURES) if name in SCHEMA.names}
 

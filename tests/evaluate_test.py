@@ -425,7 +425,7 @@ def test_a_split_without_codes_is_one_line(workdir, monkeypatch, capsys):
     monkeypatch.setattr(tokens_data.TokenData, "code_counts", lambda self, split: {})
     assert command("--workdir", workdir.path, "--split", "test") == 2
     error = capsys.readouterr().err.strip()
-    assert "\n" not in error and "--split test: no contact of it in" in error
+    assert "\n" not in error and "no contact of its split test has a code to score" in error
 
 
 def test_a_second_evaluation_compiles_nothing(workdir):

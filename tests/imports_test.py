@@ -158,6 +158,9 @@ def test_libraries_stay_where_they_belong(name):
         ("jaxcoder.entry", ("jax", "numpy", "ml_collections")),
         ("jaxcoder.records.__main__", ("jax", "tensorflow")),
         ("jaxcoder.records.sources.database", ("adbc_driver_postgresql",)),
+        # A report is made from the tables of an evaluation, anywhere.
+        ("jaxcoder.outcomes", ("jax", "flax", "tensorflow")),
+        ("jaxcoder.metrics.groups", ("jax", "flax")),
         ("jaxcoder.tokens.__main__", ("jax", "tensorflow")),
         ("jaxcoder.report.__main__", ("jax", "matplotlib", "jinja2")),
         ("jaxcoder.report.sections", ("jax",)),

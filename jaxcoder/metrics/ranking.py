@@ -3,11 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-MEASURES = (
-    *("recall_at_5", "recall_at_10", "recall_at_15"),
-    *("precision_at_5", "precision_at_8", "precision_at_15"),
-    *("r_precision", "map"),
-)
+from jaxcoder.metrics.measures import RANKING as MEASURES
 
 
 def gold_ranks(probabilities_BxL: jax.Array, labels_BxK: jax.Array) -> jax.Array:

@@ -77,19 +77,12 @@ class Outcomes:
     """What became of each document of a batch by the decision; meaningless on padding rows.
 
     Attributes:
-      counts: int32 [B, 4], see `OUTCOME_COUNTS`.
-      measures: float32 [B, 10], see `OUTCOME_MEASURES`.
+      counts: int32 [B, 4], see `measures.OUTCOME_COUNTS`.
+      measures: float32 [B, 10], see `measures.OUTCOME_MEASURES`.
     """
 
     counts: jax.Array
     measures: jax.Array
-
-
-OUTCOME_COUNTS = ("gold", "gold_outside", "predicted", "hits")
-"""Gold codes, those of them outside the label space, predicted codes, predictions that are gold."""
-OUTCOME_MEASURES = (*ranking.MEASURES, "loss", "confidence")
-"""Measures of a document. `confidence` is the log of the probability that its predicted set is
-exactly its gold set in the label space, if labels were independent."""
 
 
 def _confidence(probabilities_BxL: jax.Array, assigned_BxL: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from jax.sharding import NamedSharding
 
 from jaxcoder import sharding
 from jaxcoder.metrics import grid, statistics, summary
+from jaxcoder.metrics import measures as measures_names
 
 
 @dataclasses.dataclass
@@ -89,9 +90,9 @@ class Case:
             measures.append(np.asarray(found.measures)[arrays["mask"]])
         columns: dict[str, np.ndarray] = {}
         if counts:
-            names = statistics.OUTCOME_COUNTS
+            names = measures_names.OUTCOME_COUNTS
             columns |= zip(names, np.concatenate(counts).T, strict=True)
-            names = statistics.OUTCOME_MEASURES
+            names = measures_names.OUTCOME_MEASURES
             columns |= zip(names, np.concatenate(measures).T, strict=True)
         return accumulator.totals(), columns
 

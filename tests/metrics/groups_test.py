@@ -75,17 +75,16 @@ def test_rows_by_hand(contacts):
 
 
 def test_groups_draw_their_own_patients(contacts):
+    contacts["specialty"] = texts("lung", "lung", "heart", "heart", "lung", "lung")
     rows, _ = groups.group_rows(contacts, ["specialty"], resamples=200, seed=3)
-    mine = np.array([1, 2, 5])
     numerators, denominators = groups.ratios(contacts)["micro_f1"]
-    _, low, high = bootstrap.bootstrap(
-        np.array([0, 1, 3]),
-        numerators[mine, None],
-        denominators[mine, None],
-        resamples=200,
-        seed=3,
-    )
-    assert (rows[1]["micro_f1_low"], rows[1]["micro_f1_high"]) == (low[0], high[0])
+    patients = np.array([0, 0, 1, 2, 2, 3])
+    for row, mine in zip(rows, ([0, 1, 2, 3, 4, 5], [2, 3], [0, 1, 4, 5]), strict=True):
+        columns = numerators[mine, None], denominators[mine, None]
+        found = bootstrap.bootstrap(patients[mine], *columns, resamples=200, seed=3)
+        names = ("micro_f1", "micro_f1_low", "micro_f1_high")
+        assert [row[name] for name in names] == [float(value[0]) for value in found]
+        assert row["patients"] == len(set(patients[mine]))
 
 
 def test_groups_add_up_to_the_whole(contacts):

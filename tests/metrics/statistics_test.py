@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcoder import sharding
-from jaxcoder.metrics import statistics
+from jaxcoder.metrics import measures, statistics
 
 
 def _equal(first: statistics.Totals, second: statistics.Totals) -> None:
@@ -54,7 +54,7 @@ def test_outcomes_of_each_contact_against_plain_numpy(case, rows):
     with np.errstate(divide="ignore"):
         expected = np.log(np.maximum(right, 2.0**-24)).sum(1)
     np.testing.assert_allclose(found["confidence"], expected, rtol=1e-5, atol=1e-5)
-    names = statistics.OUTCOME_MEASURES[:-1]
+    names = measures.OUTCOME_MEASURES[:-1]
     sums = np.stack([found[name] for name in names], axis=1).sum(0, dtype=np.float64)
     np.testing.assert_allclose(sums, totals.documents.measures, rtol=1e-6)
 
