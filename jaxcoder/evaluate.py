@@ -213,7 +213,6 @@ def main() -> None:
     evaluation_files.save(folder, summary, details, tables)
     title = f"{wanted.split} of {data.name}, {coder.name}"
     title += f", without {', '.join(wanted.without)}" if wanted.without else ""
-    title += f", without {', '.join(wanted.without)}" if wanted.without else ""
     title += f", thresholds by {by}" if by else ""
     print(evaluation_files.table(summary, details, title))
     print(f"Evaluation {folder}")
