@@ -39,7 +39,7 @@ def row(
     Args:
       record: of `TokenData.outcome_source`.
       tokens: length of its document.
-      counts: int32 [4], of `statistics.Outcomes`.
+      counts: int32 [4], of `counting.Outcomes`.
       measures: float32 [10], likewise.
     """
     return {

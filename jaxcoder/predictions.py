@@ -12,8 +12,8 @@ import pyarrow as pa
 from etils import epath
 
 from jaxcoder import outcomes, sharding
+from jaxcoder.metrics.counting import Outcomes
 from jaxcoder.metrics.granularity import GranularCounts
-from jaxcoder.metrics.statistics import Outcomes
 from jaxcoder.parquet_rows import ParquetRows
 from jaxcoder.records.codes import LabelSpace, coarsenings
 

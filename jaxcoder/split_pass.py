@@ -15,7 +15,7 @@ from jaxcoder import batches as token_batches
 from jaxcoder import sharding
 from jaxcoder.batch_plan import plan_evaluation
 from jaxcoder.errors import UserError
-from jaxcoder.metrics import grid, statistics
+from jaxcoder.metrics import counting, grid, statistics
 from jaxcoder.scorer import HostBatch, Score, Scorer
 from jaxcoder.tokens.builder import TokenData
 
@@ -24,7 +24,7 @@ class Writer(Protocol):
     """What takes the probabilities of each batch beside the metrics."""
 
     def write(
-        self, index_B: jax.Array, probabilities_BxL: jax.Array, found: statistics.Outcomes
+        self, index_B: jax.Array, probabilities_BxL: jax.Array, found: counting.Outcomes
     ) -> None:
         """Takes a batch: numbers of records, −1 on padding rows, probabilities, and outcomes."""
 
@@ -51,8 +51,8 @@ def split_codes(data: TokenData, split: str) -> SplitCodes:
     counts = data.code_counts(split)
     if not counts:
         raise UserError(
-            f"--split {split}: no contact of it in {data.path} has a code to score against; choose "
-            "a split with codes, or give codes to the source and build the records again"
+            f"{data.path}: no contact of its split {split} has a code to score against; give the "
+            "source their codes and build the records again, or choose another split"
         )
     known = data.label_space.index
     occurring = np.zeros(len(data.label_space), bool)

@@ -6,7 +6,7 @@ import pytest
 
 from jaxcoder import outcomes, parquet_rows, predictions
 from jaxcoder.errors import UserError
-from jaxcoder.metrics.statistics import Outcomes
+from jaxcoder.metrics.counting import Outcomes
 from jaxcoder.predictions import PredictionWriter, top_labels
 from jaxcoder.records.codes import LabelSpace
 
