@@ -42,7 +42,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
         _write_csv(folder / f"{name}.csv", rows)
-    write_json(folder / "details.json", {**summary.details, **details})
+    rows_of = {name: len(rows) for name, rows in tables.items()}  # to see when one was cut
+    write_json(folder / "details.json", {**summary.details, **details, "rows": rows_of})
     write_json(folder / _METRICS, summary.metrics)
 
 

@@ -123,7 +123,7 @@ def time_of(command: Sequence[str], workdir: Workdir, log: pathlib.Path) -> Pace
     if run.returncode or len(moments) < 2:
         raise UserError(
             f"{log}: ended with status {run.returncode} and {len(moments)} checkpoints; expected 0 "
-            "and at least two, see config.train.checkpoint_every"
+            f"and at least two, see config.train.checkpoint_every; it ends with: {_last_line(log)}"
         )
     first, last = min(moments.values()), max(moments.values())
     return Pace(first - began, (last - first) / (len(moments) - 1))
@@ -171,7 +171,10 @@ def kill(
             print(f"kill {number}: process {victim}, {when}; saved: step {last}", flush=True)
         run.wait()
     if run.returncode:
-        raise UserError(f"{log}: ended with status {run.returncode}, expected 0")
+        raise UserError(
+            f"{log}: ended with status {run.returncode}, expected 0; it ends with: "
+            f"{_last_line(log)}"
+        )
 
 
 def largest(one: PyTree, other: PyTree) -> float:
@@ -193,6 +196,11 @@ def apart(log: epath.Path, other: epath.Path) -> tuple[float, int]:
 def saved(workdir: Workdir) -> list[int]:
     """Steps of the checkpoints that are whole."""
     return [int(path.name) for path in workdir.checkpoints.glob("*") if path.name.isdigit()]
+
+
+def _last_line(log: pathlib.Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "nothing")
 
 
 def _losses(log: epath.Path) -> dict[tuple[int, str], float]:

@@ -219,6 +219,9 @@ def test_files_agree_with_each_other_and_with_scikit_learn(workdir, capsys, base
     gold, assigned = matrices(rows)
     assert metrics["num_contacts"] == 19 and metrics["num_gold"] == gold.sum()
     assert metrics["num_gold_outside_label_space"] == 4
+    assert details["rows"] == {
+        path.stem: len(path.read_text().splitlines()) - 1 for path in folder.glob("*.csv")
+    }
     assert details["num_contacts_without_gold"] == (~gold.any(1)).sum() > 0
     micro = f1_score(gold, assigned, average="micro", zero_division=0.0)
     assert metrics["micro_f1"] == pytest.approx(micro)

@@ -45,8 +45,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--batch", type=int, default=64, help="B")
     parser.add_argument("--compared", type=int, default=1024, help="contacts of the comparison")
     options = parser.parse_args(argv)
-    if options.labels < 10 * _GOLD or min(options.contacts, options.compared, options.batch) < 1:
-        raise UserError(f"--labels {options.labels}: expected at least {10 * _GOLD}, and contacts")
+    for name, least in (("contacts", 1), ("labels", 10 * _GOLD), ("batch", 1), ("compared", 1)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} {getattr(options, name)}: expected at least {least}")
     shape = options.labels, options.batch
     full = measure(_stream, options.contacts, *shape)
     drawing, seconds = full.result

@@ -111,9 +111,22 @@ class Evaluation:
         return {name: table[name].to_numpy() for name in table.column_names}
 
     def table(self, name: str) -> list[Row]:
-        """The rows of `NAME.csv`; empty where it is not there."""
+        """The rows of `NAME.csv`; empty where it is not there.
+
+        Raises:
+          UserError: it was cut, or is of another evaluation than details.json.
+        """
         path = self.folder / f"{name}.csv"
-        return read_csv(path) if path.exists() else []
+        if not path.exists():
+            return []
+        rows, whole = read_csv(path), path.read_text().endswith("\n")
+        expected = self.details.get("rows", {}).get(name, len(rows))
+        if not whole or len(rows) != expected:
+            raise UserError(
+                f"{path}: {len(rows):,} rows, expected {expected:,} that end in a line break: it "
+                f"was cut, or is of another evaluation; {self.remedy}"
+            )
+        return rows
 
     def beside(self, prefix: str) -> dict[str, Mapping[str, float]]:
         """metrics.json of folders below, such as `baseline_lexicon`, by what follows the prefix."""

@@ -71,8 +71,12 @@ def test_the_pace_of_an_undisturbed_run(run, tmp_path):
     workdir, command = run
     pace = kill_check.time_of(command("((step > 9))"), workdir, tmp_path / "log")
     assert pace.first > 0 and pace.interval > 0
-    with pytest.raises(UserError, match="checkpoint_every"):
-        kill_check.time_of(["true"], Workdir(tmp_path / "other"), tmp_path / "log")
+    with pytest.raises(UserError, match="checkpoint_every; it ends with: no such config"):
+        kill_check.time_of(
+            ["bash", "-c", "echo no such config; exit 2"],
+            Workdir(tmp_path / "other"),
+            tmp_path / "log",
+        )
 
 
 def test_differences_of_parameters_and_of_logs(tmp_path):

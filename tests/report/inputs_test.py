@@ -27,6 +27,22 @@ def test_an_absent_table_is_empty(workdir):
     assert test.contacts == {} and test.table("roles") == []
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.999])
+def test_a_table_that_was_cut_is_one_line(workdir, kept):
+    folder = workdir / "eval" / "test"
+    rows = len((folder / "groups.csv").read_text().splitlines()) - 1
+    edit(folder / "details.json", rows={"groups": rows})
+    content = (folder / "groups.csv").read_text()
+    assert len(inputs.Run(workdir).evaluation("test").table("groups")) == rows
+    (folder / "groups.csv").write_text(content[: int(kept * len(content))])
+    with pytest.raises(UserError, match=f"expected {rows} .* was cut.* run `jaxcoder evaluate"):
+        inputs.Run(workdir).evaluation("test").table("groups")
+    lines = content.splitlines(keepends=True)
+    (folder / "groups.csv").write_text("".join(lines[:-1]))  # cut between two rows
+    with pytest.raises(UserError, match=f"{rows - 1} rows, expected {rows}"):
+        inputs.Run(workdir).evaluation("test").table("groups")
+
+
 def test_groups_of_an_older_version_are_none(workdir):
     (workdir / "eval" / "test" / "groups.csv").write_text("specialty,contacts\nlung,3\n")
     assert inputs.Run(workdir).evaluation("test").groups == []
