@@ -191,6 +191,17 @@ def test_without_an_input_lies_beside_and_keeps_the_threshold(workdir, capsys):
     # These contacts have none: it is the same document, with the same probabilities.
     assert metrics["micro_f1"] == whole["micro_f1"] and its_rows == rows
     assert capsys.readouterr().out.count(", without medications") == 1
+    # They have notes: without these the coder sees other documents, and a lexicon finds nothing.
+    assert command("--workdir", workdir.path, "--without", "notes") == 0
+    metrics, _, _, its_rows = read_evaluation(workdir.evaluation("test", without=["notes"]))
+    before = {row["contact_id"]: row["probabilities"] for row in rows}
+    assert not any(row["probabilities"] == before[row["contact_id"]] for row in its_rows)
+    lexicon = ("--baseline", "lexicon", "--without", "notes")
+    assert command("--workdir", workdir.path, *lexicon) == 0
+    folder = workdir.evaluation("test", "lexicon", ["notes"])
+    assert read_evaluation(folder)[1]["num_predicted"] == 0
+    assert read_evaluation(workdir.evaluation("test"))[0] == whole
+    capsys.readouterr()
     assert command("--workdir", workdir.path, "--without", "notes,medications,labs") == 2
     assert "leaves nothing to read" in capsys.readouterr().err
 

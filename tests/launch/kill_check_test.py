@@ -59,12 +59,12 @@ def test_each_kill_is_one_more_start_and_the_run_ends_whole(run, tmp_path, capsy
     assert (workdir.path / "finished.json").exists()
 
 
-def test_a_run_that_ends_too_early_says_so(run, tmp_path):
+@pytest.mark.parametrize(("kills", "interval"), [(5, 0.1), (1, 1.5)])  # no start; nobody to kill
+def test_a_run_that_ends_too_early_says_so(run, tmp_path, kills, interval):
     workdir, command = run
+    pace, rng = Pace(0.1, interval), random.Random(0)
     with pytest.raises(UserError, match="more steps"):
-        kill_check.kill(
-            command("((step > 3))"), workdir, tmp_path / "log", 5, Pace(0.1, 0.1), random.Random(0)
-        )
+        kill_check.kill(command("((step > 3))"), workdir, tmp_path / "log", kills, pace, rng)
 
 
 def test_the_pace_of_an_undisturbed_run(run, tmp_path):
