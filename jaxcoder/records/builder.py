@@ -1,32 +1,31 @@
-"""Contact records: the TFDS data set that a source's contacts are kept in."""
+"""Contact records: from a source to the TFDS data set that its contacts are kept in."""
 
 import collections
-import copy
 import dataclasses
-import functools
 import itertools
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from etils import epath
 
 from jaxcoder import settings
 from jaxcoder.errors import UserError
-from jaxcoder.records import store, writer
-from jaxcoder.records.contact_features import decode, encode, features
+from jaxcoder.records import writer
+from jaxcoder.records.contact_features import encode, features
+from jaxcoder.records.data import (
+    DATA_SET,
+    REPORT,
+    VERSION,
+    ContactData,
+    contacts_folder,
+    open_contacts,
+    rebuilding,
+)
 from jaxcoder.records.findings import ASKED_FOR, Findings, as_json, line
 from jaxcoder.records.report import SplitReport
 from jaxcoder.records.runner import Local, Runner
-from jaxcoder.records.schema import Contact
 from jaxcoder.records.sources import Part, Source, open_source
-from jaxcoder.records.subset import Subset, of_patients
-
-T = TypeVar("T")
-REPORT = "records_report.json"
-_DATA_SET, _VERSION = "contact_records", "1.4.0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,81 +45,6 @@ class RecordsOptions:
     def open(self) -> Source:
         """The source, opened; raises UserError as `open_source` does."""
         return open_source(self.source, self.source_dir or None, self.options)
-
-
-class ContactData:
-    """Contact records on disk.
-
-    Attributes:
-      name: the data set's name, such as `codiesp_es_D`.
-      path: its folder, `DATA_DIR/contact_records/NAME/VERSION`.
-      report: the content of `records_report.json`.
-      splits: names of its splits; one that has no contacts is not there.
-      train_share: of the training patients whose contacts the training split has.
-    """
-
-    def __init__(self, path: epath.PathLike) -> None:
-        self.train_share = 1.0
-        data_dir = epath.Path(path).parent.parent.parent
-        self._store = store.Store(
-            path, REPORT, lambda report: f"build it with `{_command(report, data_dir)}`"
-        )
-        self.path = self._store.path
-        self.report = self._store.report
-        self.name: str = self.report["name"]
-        self.splits = self._store.splits
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decided every record: source, options, state of its files, version; JSON values."""
-        return self.report["identity"]
-
-    def split(self, name: str) -> Sequence[Contact]:
-        """Random access to the contacts of a split, in the source's order.
-
-        Raises:
-          UserError: an unknown split, or a share that leaves nobody to train on.
-        """
-        return self._part(name, self._store.split(name, decode))
-
-    def patients(self, name: str) -> Sequence[str]:
-        """Random access to the patient_id of each contact of a split.
-
-        Raises:
-          UserError: as `split`.
-        """
-        return self._part(name, self._store.split(name, _patient, only=("patient_id",)))
-
-    def _part(self, name: str, records: Sequence[T]) -> Sequence[T]:
-        if name != "train" or self.train_share == 1:
-            return records
-        return Subset(records, _training(self.path, self.train_share))
-
-    def taking(self, train_share: float) -> "ContactData":
-        """The same contacts, with a share of the training patients.
-
-        Args:
-          train_share: in (0, 1].
-        """
-        other = copy.copy(self)
-        other.train_share = train_share
-        return other
-
-
-@functools.lru_cache(maxsize=2)
-def _training(path: epath.Path, share: float) -> np.ndarray:
-    """The training contacts of a share of the patients; read once a process."""
-    numbers = of_patients(ContactData(path).patients("train"), share)
-    if not len(numbers):
-        raise UserError(
-            f"config.tokens.train_share = {share}: no patient of {path} is among them; "
-            "choose a larger share"
-        )
-    return numbers
-
-
-def _patient(record: Mapping[str, Any]) -> str:
-    return str(record["patient_id"].decode())
 
 
 def build(
@@ -149,7 +73,7 @@ def build(
     Raises:
       UserError: a mistake in the source's files, or a data set of that name with another content.
     """
-    path = _folder(data_dir, source.name)
+    path = contacts_folder(data_dir, source.name)
     if (path / REPORT).exists() and not rebuild:
         data = ContactData(path)
         check_same(source, data)
@@ -251,8 +175,8 @@ def open_built(records: RecordsOptions, data_dir: epath.PathLike) -> ContactData
         data = open_contacts(data_dir, source.name)
         check_same(source, data)
         return data
-    root = epath.Path(data_dir) / _DATA_SET
-    reports = [folder / _VERSION / REPORT for folder in (root.iterdir() if root.exists() else ())]
+    root = epath.Path(data_dir) / DATA_SET
+    reports = [folder / VERSION / REPORT for folder in (root.iterdir() if root.exists() else ())]
     found = [open_contacts(report.parent) for report in reports if report.exists()]
     meant = [each for each in found if _is_of(records, each)]
     if len(meant) == 1:
@@ -298,7 +222,7 @@ def check_same(source: Source, data: ContactData) -> None:
         for key, there, here in settings.changes(data.identity, now, "")
     )
     if other:
-        command = _command({**data.report, "identity": now}, data.path.parent.parent.parent)
+        command = rebuilding({**data.report, "identity": now}, data.path.parent.parent.parent)
         has_name = "name" in now.get("options", {})
         named = ", give the source a name of its own (its option name)" if has_name else ""
         raise UserError(
@@ -332,21 +256,9 @@ def check_nothing_dropped(report: Mapping[str, Any]) -> None:
         )
 
 
-def _command(report: Mapping[str, Any], data_dir: epath.Path) -> str:
-    """The command that builds contact records anew, as far as their report tells."""
-    identity = report.get("identity", {})
-    words = [f"jaxcoder records --source {identity.get('source', 'NAME')}"]
-    if identity.get("source") != "synthetic":
-        words.append(f"--source_dir {shlex.quote(report.get('source_dir') or 'DIR')}")
-    for key, value in identity.get("options", {}).items():
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        words.append(f"--option {shlex.quote(f'{key}={text}')}")
-    return " ".join([*words, f"--data_dir {shlex.quote(str(data_dir))} --rebuild"])
-
-
 def _identity(source: Source) -> dict[str, Any]:
     identity = json.loads(json.dumps(dict(source.identity)))
-    return {**identity, "version": _VERSION}
+    return {**identity, "version": VERSION}
 
 
 def summarise(reports: Mapping[str, SplitReport], found: Mapping[str, Findings]) -> dict[str, Any]:
@@ -370,20 +282,3 @@ def summarise(reports: Mapping[str, SplitReport], found: Mapping[str, Findings])
         **as_json(found[""]),
         "patients_in_several_splits": several,
     }
-
-
-def open_contacts(folder: epath.PathLike, name: str | None = None) -> ContactData:
-    """Opens contact records.
-
-    Args:
-      folder: a data set's own folder; or, with `name`, the data_dir it was built into.
-      name: the data set's name.
-
-    Raises:
-      UserError: a data set that is not there, half built or truncated.
-    """
-    return ContactData(folder if name is None else _folder(folder, name))
-
-
-def _folder(data_dir: epath.PathLike, name: str) -> epath.Path:
-    return epath.Path(data_dir) / _DATA_SET / name / _VERSION

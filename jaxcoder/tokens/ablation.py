@@ -9,7 +9,7 @@ from etils import epath
 
 from jaxcoder.errors import UserError
 from jaxcoder.records import writer
-from jaxcoder.records.builder import open_contacts
+from jaxcoder.records.data import open_contacts
 from jaxcoder.records.runner import Local
 from jaxcoder.tokens import builder
 from jaxcoder.tokens.data import REPORT, TokenData, features, open_tokens

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from jaxcoder.errors import UserError
 from jaxcoder.records import store, writer
-from jaxcoder.records.builder import ContactData, RecordsOptions, open_contacts
+from jaxcoder.records.builder import RecordsOptions
 from jaxcoder.records.builder import open_built as open_records
 from jaxcoder.records.codes import LabelSpace, read_descriptions
+from jaxcoder.records.data import ContactData, open_contacts
 from jaxcoder.records.runner import Runner
 from jaxcoder.records.schema import Contact
 from jaxcoder.tokens import evidence, identity, labels

@@ -18,8 +18,8 @@ from etils import epath
 from jaxcoder import settings
 from jaxcoder.errors import UserError
 from jaxcoder.records import store
-from jaxcoder.records.builder import ContactData, open_contacts
 from jaxcoder.records.codes import LabelSpace
+from jaxcoder.records.data import ContactData, open_contacts
 from jaxcoder.tokens.serialise import SerialiseOptions
 from jaxcoder.tokens.tokenizer import Tokenizer, load_tokenizer
 

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from jaxcoder.errors import UserError
-from jaxcoder.records.builder import ContactData
+from jaxcoder.records.data import ContactData
 from jaxcoder.tokens.data import VERSION
 
 # Options that name a file or a folder: its content counts, not its place.

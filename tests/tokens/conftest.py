@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jaxcoder.records import builder
-from jaxcoder.records.builder import ContactData
+from jaxcoder.records.data import ContactData
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.runner import Runner
 from jaxcoder.records.schema import Code, Contact, Evidence, Lab, Medication, Note

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from jaxcoder.records.builder import open_contacts
+from jaxcoder.records.data import open_contacts
 from jaxcoder.tokens.builder import TokensBuild, TokensOptions
 from jaxcoder.tokens.evidence import SILVER
 from jaxcoder.tokens.lexicon import SilverOptions
