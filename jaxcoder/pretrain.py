@@ -44,13 +44,14 @@ from jaxcoder import (
     start,
     steps,
 )
-from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import PretrainExperiment
 from jaxcoder.masking import Vocabulary
 from jaxcoder.models.masked_lm import MaskedLMOptions
 from jaxcoder.objectives import MaskedWords
 from jaxcoder.packed_batches import Packed
+from jaxcoder.progress import Progress
 from jaxcoder.steps import Steps, TrainState
 from jaxcoder.tokens import words
 from jaxcoder.tokens.data import TokenData

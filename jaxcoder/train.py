@@ -40,9 +40,10 @@ from jaxcoder import (
 )
 from jaxcoder.baseline import fit_evidence_lexicon
 from jaxcoder.batch_plan import plan_evaluation
-from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment, PretrainExperiment
+from jaxcoder.progress import Progress
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.runner import Local
 from jaxcoder.scorer import model_score

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import StorageError, UserError
+from jaxcoder.progress import Progress
 
 
 def _params(value):

@@ -25,10 +25,11 @@ from jaxcoder import (
     trained,
 )
 from jaxcoder.baseline import fit_evidence_lexicon
-from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.fusion import Sample
 from jaxcoder.metrics import automation, calibration
 from jaxcoder.metrics.summary import KEYS
+from jaxcoder.progress import Progress
 from jaxcoder.records import builder as records_builder
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import Code, Contact, Note

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxcoder import cli, experiment, predict, sharding, steps, trained
-from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.fusion import Weights
+from jaxcoder.progress import Progress
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact, Note
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from jaxcoder import experiment, sharding, steps, trained
-from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.errors import UserError
 from jaxcoder.fusion import Weights
+from jaxcoder.progress import Progress
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
 from jaxcoder.tokens.tokenizer import TokenizerOptions, train_tokenizer

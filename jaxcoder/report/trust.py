@@ -21,12 +21,18 @@ HEADLINE = ("exact_match", 0.90)
 """The quality and target whose share of contacts stands at the head of the page."""
 
 
-def _on_itself(what: str, test: Evaluation) -> Absent:
-    return Absent(
-        what,
-        "It is fitted on validation, and would say nothing when judged on the same contacts.",
-        f"jaxcoder report --workdir {test.folder.parent.parent} --split test",
-    )
+def _absent(what: str, file: str, test: Evaluation, validation: Evaluation) -> Absent | None:
+    """Why a section that is fitted on validation cannot be; None where both splits have a file."""
+    if test.split == validation.split:
+        return Absent(
+            what,
+            "It is fitted on validation, and would say nothing when judged on the same contacts.",
+            f"jaxcoder report --workdir {test.folder.parent.parent} --split test",
+        )
+    for each in (test, validation):
+        if not (each.folder / file).exists():
+            return Absent(what, f"eval/{each.split}/{file} is not there.", each.command)
+    return None
 
 
 def calibrated(test: Evaluation, validation: Evaluation) -> Section:
@@ -40,12 +46,8 @@ def calibrated(test: Evaluation, validation: Evaluation) -> Section:
     def section(*parts: Part) -> Section:
         return Section("calibration", "Calibration", lead, parts)
 
-    if test.split == validation.split:
-        return section(_on_itself("Calibration", test))
-    for each in (test, validation):
-        if not each.table("reliability"):
-            reason = f"eval/{each.split}/reliability.csv is not there."
-            return section(Absent("Calibration", reason, each.command))
+    if absent := _absent("Calibration", "reliability.csv", test, validation):
+        return section(absent)
     before, after = (
         calibration.Reliability.of(each.table("reliability")) for each in (validation, test)
     )
@@ -136,12 +138,8 @@ def automated(test: Evaluation, validation: Evaluation, points: list[dict[str, A
     def section(*parts: Part) -> Section:
         return Section("automation", "Automation", lead, parts)
 
-    if test.split == validation.split:
-        return section(_on_itself("Automation", test))
-    for each in (test, validation):
-        if not each.contacts:
-            reason = f"eval/{each.split}/contacts.parquet is not there."
-            return section(Absent("Automation", reason, each.command))
+    if absent := _absent("Automation", "contacts.parquet", test, validation):
+        return section(absent)
     before, after = _contacts(validation), _contacts(test)
     rows = automation.curve(after, automation.exact_match_line(before))
     share = [row["share"] for row in rows]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxcoder import cli, experiment, sharding, steps
-from jaxcoder.checkpoint import Checkpoints, Progress
+from jaxcoder.checkpoint import Checkpoints
 from jaxcoder.fusion_weights import Weights
+from jaxcoder.progress import Progress
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
 from jaxcoder.tokens.tokenizer import TokenizerOptions, train_tokenizer
