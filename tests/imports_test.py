@@ -21,6 +21,7 @@ ORDER = (
         "retries",
         "whole_file",
         "lock",
+        "memory",
         "config_flag",
         "entry",
         "hub",

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcoder.models.attention_kernels import cudnn, splash
-from jaxcoder.models.layers import MASKED, dropout
+from jaxcoder.models.layers import MASKED, dropout, turned
 from jaxcoder.models.layout import Layout
 
 IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn")
@@ -147,8 +147,8 @@ def _attend_backward(rate: float, residuals: Any, gradient: jax.Array) -> tuple[
     slope = (weights * (dropout(drop, slope, rate) - along[..., None])).astype(dtype)
     return (
         jnp.einsum("bhnqs,bhnsk->bhnqk", slope, key),
-        jnp.einsum("bhnqs,bhnqk->bhnsk", slope, query),
-        jnp.einsum("bhnqs,bhnqk->bhnsk", dropout(drop, weights, rate), gradient),
+        turned(jnp.einsum("bhnqk,bhnqs->bhnks", query, slope)),
+        turned(jnp.einsum("bhnqk,bhnqs->bhnks", gradient, dropout(drop, weights, rate))),
         jnp.zeros_like(mask),
         None,
     )

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from jaxcoder.models.layers import spread
 from jaxcoder.models.layout import WHOLE, Layout
 
 
@@ -114,7 +115,7 @@ mix.defvjp(_mix_forward, _mix_backward)
 
 def _laat(shared: Any, query: jax.Array, output: jax.Array) -> jax.Array:
     keys, values, mask = shared
-    return jnp.sum(mix(keys, values, query, mask) * output[None], axis=-1)
+    return jnp.sum(mix(keys, values, query, mask) * spread(output, len(mask)), axis=-1)
 
 
 def laat_logits(

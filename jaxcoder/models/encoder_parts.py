@@ -10,7 +10,16 @@ from jax.sharding import PartitionSpec
 
 from jaxcoder.models.attention import Sight
 from jaxcoder.models.encoder_options import DTYPES, EncoderOptions
-from jaxcoder.models.layers import LayerNorm, Product, dropout, dropout_key, gelu, leading, weight
+from jaxcoder.models.layers import (
+    LayerNorm,
+    Product,
+    dropout,
+    dropout_key,
+    gelu,
+    leading,
+    spread,
+    weight,
+)
 from jaxcoder.models.layout import Layout
 from jaxcoder.models.self_attention import SelfAttention
 
@@ -195,7 +204,10 @@ class Embedding(nn.Module):
         if options.family == "bert":
             positions = options.max_positions or options.window + options.position_offset
             position = weight(self, "position", normal, (positions, options.width), (None, None))
-            x_BxTxD = x_BxTxD + position[position_BxT % options.window + options.position_offset]
+            place = position[position_BxT % options.window + options.position_offset]
+            if len(place) == 1:  # rows of one document each: the same positions
+                place = spread(place[0], len(x_BxTxD))
+            x_BxTxD = x_BxTxD + place
             if options.token_types:
                 shape = (options.token_types, options.width)
                 types = weight(self, "token_type", normal, shape, (None, None))

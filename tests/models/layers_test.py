@@ -28,6 +28,27 @@ def test_layer_norm_is_that_of_numpy():
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_gradient_of_what_is_spread_is_the_sum_over_rows(dtype):
+    slope = jax.random.normal(jax.random.key(0), (5, 3, 4)).astype(dtype)
+    x = jnp.arange(12.0, dtype=dtype).reshape(3, 4)
+    y, back = jax.vjp(lambda x: layers.spread(x, 5), x)
+    np.testing.assert_array_equal(y, np.stack([x] * 5))
+    (total,) = back(slope)
+    assert total.dtype == x.dtype
+    np.testing.assert_allclose(
+        total.astype(jnp.float32),
+        np.asarray(slope, np.float64).sum(axis=0),
+        atol={"float32": 1e-6, "bfloat16": 5e-2}[dtype],
+    )
+
+
+def test_what_is_turned_has_its_last_axes_swapped():
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    turned = jax.jit(lambda a, b: layers.turned(jnp.einsum("nab,nac->nbc", a, b)))(a, b)
+    np.testing.assert_allclose(turned, np.einsum("nab,nac->ncb", a, b), atol=1e-5)
+
+
 def key(seed):
     return jax.random.key_data(jax.random.key(seed))
 
