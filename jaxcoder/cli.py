@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxcoder import __version__
+from jaxcoder import __version__, memory
 
 
 class Command(NamedTuple):
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         print(f"jaxcoder: error: {_mistake(name)}", file=sys.stderr)
         sys.exit(2)
+
+    memory.keep_freed()  # before jax and others start threads
 
     from jaxcoder import entry  # after the help, which must be quick
 

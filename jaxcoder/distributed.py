@@ -15,7 +15,6 @@ import jax
 from absl import flags, logging
 from jax.experimental import multihost_utils
 
-from jaxcoder import memory
 from jaxcoder.errors import UserError
 
 HEARTBEAT_SECONDS = 30
@@ -38,7 +37,7 @@ def define_flags() -> None:
 
 
 def start(*, saves: bool = True) -> None:
-    """Makes this process ready: joins the others, where the flags say that there are some.
+    """Joins the other processes, where the flags say that there are some.
 
     Comes before anything that asks JAX for its devices.
 
@@ -52,7 +51,6 @@ def start(*, saves: bool = True) -> None:
     Raises:
       UserError: flags that do not go together, or no cluster is recognised.
     """
-    memory.keep_freed()
     wanted = flags.FLAGS
     explicit = bool(wanted.coordinator or wanted.processes or wanted.process >= 0)
     if not (explicit or wanted.distributed):

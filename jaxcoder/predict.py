@@ -27,7 +27,7 @@ from absl import flags, logging
 from etils import epath
 from tqdm import tqdm
 
-from jaxcoder import contact_lines, entry, memory, sharding, trained
+from jaxcoder import contact_lines, entry, sharding, trained
 from jaxcoder.baseline import dense_scores
 from jaxcoder.contact_lines import BrokenLine
 from jaxcoder.errors import UserError
@@ -206,7 +206,6 @@ def main() -> None:
       SystemExit: with status 1 when lines of the input could not be predicted.
       UserError: a mistake in the flags or the workdir.
     """
-    memory.keep_freed()
     wanted = flags.FLAGS
     if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
         raise UserError(f"--threshold = {wanted.threshold}: expected a probability in [0, 1]")

@@ -21,7 +21,6 @@ ORDER = (
         "retries",
         "whole_file",
         "lock",
-        "memory",
         "config_flag",
         "entry",
         "hub",
@@ -44,7 +43,7 @@ ORDER = (
         "evaluate",
     ),
     *("contact_lines", "predict", "train_log", "profile", "train", "pretrain", "learning_curve"),
-    *("report", "export", "bench", "cli"),
+    *("report", "export", "bench", "memory", "cli"),
 )
 
 # What may stand on a bare accelerator image, and what such an image has.

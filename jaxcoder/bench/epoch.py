@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from absl import flags
 
-from jaxcoder import batches, entry, experiment, memory
+from jaxcoder import batches, entry, experiment
 from jaxcoder.batches import Batch, TrainingPlan
 from jaxcoder.bench.train_step import jax_step
 from jaxcoder.errors import UserError
@@ -81,7 +81,6 @@ class Side:
 
 
 def _bench() -> None:
-    memory.keep_freed()
     try:
         from jaxcoder.bench import torch_step  # an extra
     except ImportError:

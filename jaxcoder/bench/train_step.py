@@ -29,7 +29,6 @@ import numpy as np
 from jaxcoder import entry, sharding, steps
 from jaxcoder.errors import UserError
 from jaxcoder.losses import LossOptions
-from jaxcoder.memory import keep_freed
 from jaxcoder.models.coder import CoderOptions
 from jaxcoder.models.encoder_options import EncoderOptions
 from jaxcoder.models.label_attention import HeadOptions
@@ -189,7 +188,6 @@ def matmul_rate(dtype: str, seconds: float = 1.0) -> float:
 
 def main(argv: Sequence[str]) -> None:
     """Prints tokens a second, utilisation, compile time and memory of each side."""
-    keep_freed()
     parser = entry.Parser(prog="jaxcoder bench train_step", description=__doc__)
     parser.add_argument("--size", choices=PRESETS, default="small", help="of the encoder")
     for name in ("width", "layers", "heads", "feedforward", "window"):
