@@ -10,6 +10,7 @@
   jaxcoder bench parity            the encoder against transformers in PyTorch: the max difference
   jaxcoder bench population        contact records at two sizes, and a projection for 5.8 million
   jaxcoder bench records           contact records: two layouts, and from tables on all cores
+  jaxcoder bench planted           what the synthetic cohort planted, and what a run found of it
   jaxcoder bench synthetic         the synthetic cohort: contacts a second, memory at two sizes
   jaxcoder bench tokens            token records: contacts a second, against the bare tokenizer
   jaxcoder bench train_step        a training step: tokens/s, use of the machine, against PyTorch

@@ -94,6 +94,17 @@ class Contacts:
     def __len__(self) -> int:
         return len(self.gold)
 
+    def taking(self, chosen: np.ndarray) -> "Contacts":
+        """Returns the contacts that are chosen, bool [N]; patients keep their numbers."""
+        return Contacts(
+            gold=self.gold[chosen],
+            predicted=self.predicted[chosen],
+            hits=self.hits[chosen],
+            confidence=self.confidence[chosen],
+            patient=self.patient[chosen],
+            recall={depth: values[chosen] for depth, values in self.recall.items()},
+        )
+
     def quality(self, name: str) -> np.ndarray:
         """The quality of each contact, float64 [N] in [0, 1]; nothing gold and assigned is 1.
 

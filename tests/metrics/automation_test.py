@@ -31,16 +31,6 @@ def population(patients, rng):
     return Contacts.of(columns(gold, gold, hits, np.log(expit(known)), patient))
 
 
-def of_patients(contacts, chosen):
-    mine = np.isin(contacts.patient, chosen)
-    fields = (contacts.gold, contacts.predicted, contacts.hits, contacts.confidence)
-    return Contacts(
-        *(each[mine] for each in fields),
-        contacts.patient[mine],
-        {k: value[mine] for k, value in contacts.recall.items()},
-    )
-
-
 def test_the_guarantee_holds_over_splits_and_the_naive_rule_breaks_it(monkeypatch):
     everyone = population(20_000, np.random.default_rng(0))
     truth, target, splits = everyone.quality("exact_match"), 0.8, 120
@@ -48,7 +38,7 @@ def test_the_guarantee_holds_over_splits_and_the_naive_rule_breaks_it(monkeypatc
     automated = 0
     rng = np.random.default_rng(1)
     for _ in range(splits):
-        drawn = of_patients(everyone, rng.choice(20_000, 150, replace=False))
+        drawn = everyone.taking(np.isin(everyone.patient, rng.choice(20_000, 150, replace=False)))
         quality = drawn.quality("exact_match")
         cuts = automation._cuts(drawn.confidence, automation.STEPS, automation.LEAST)
         reached = [cut for cut in cuts if quality[drawn.confidence >= cut].mean() >= target]

@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Iterable
 
 from jaxcoder.records.schema import Contact
 
@@ -33,7 +34,11 @@ class Ceiling:
 
     def add(self, contact: Contact) -> None:
         """Adds a contact's conditions."""
-        self._pairs.update(condition.probability for condition in contact.conditions)
+        self.update(condition.probability for condition in contact.conditions)
+
+    def update(self, probabilities: Iterable[float]) -> None:
+        """Adds conditions that are present, by the probability that each is coded, in (0, 1]."""
+        self._pairs.update(probabilities)
 
     def merge(self, other: "Ceiling") -> None:
         """Adds the contacts of another."""

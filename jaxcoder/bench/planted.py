@@ -1,0 +1,127 @@
+r"""`jaxcoder bench planted`: what the synthetic cohort planted, and how much of it a run found.
+
+    jaxcoder train --config configs/demo.py --workdir runs/cohort \
+        --config.records.options.patients=12500
+    jaxcoder evaluate --workdir runs/cohort --split validation
+    jaxcoder evaluate --workdir runs/cohort --split test
+    jaxcoder bench planted --workdir runs/cohort
+
+The cohort leaves further conditions uncoded by chance, and knows by which chance: so there is a
+best F1, the ceiling, of each specialty and of each code. The run should fall where the ceiling
+falls, by as much. What automation promises is tried on other splits of the patients: a cut is
+certified on the half of them that is drawn, and judged by all.
+"""
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+from jaxcoder import entry
+from jaxcoder.errors import UserError
+from jaxcoder.metrics import automation
+from jaxcoder.metrics.automation import Contacts
+from jaxcoder.records.schema import Contact
+from jaxcoder.records.sources.synthetic.ceiling import Ceiling
+from jaxcoder.report.inputs import Run, number
+from jaxcoder.workdir import Workdir
+
+_LEAST = 20  # occurrences of a code, below which its F1 is mostly noise
+_EDGES = (0.0, 0.2, 0.8, 1.0)  # of bands of a code's share secondary
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints ceiling and F1 by specialty and by share secondary, and broken promises."""
+    parser = entry.Parser(prog="jaxcoder bench planted", description=__doc__)
+    parser.add_argument("--workdir", required=True, help="a run on the synthetic cohort, evaluated")
+    parser.add_argument("--split", default="test", help="that the tables are of")
+    parser.add_argument("--data_dir", default="", help="if not where the config says")
+    parser.add_argument("--splits", type=int, default=200, help="of patients, for automation")
+    wanted = parser.parse_args(argv)
+    run = Run(wanted.workdir)
+    validation, test = run.evaluation("validation"), run.evaluation(wanted.split)
+    data = Workdir(wanted.workdir).open_tokens(wanted.data_dir)
+    contacts = data.contacts().split(wanted.split)
+    if not any(contact.conditions for contact in contacts):
+        raise UserError(f"{data.name}: knows no conditions; expected the synthetic cohort")
+    print(f"{data.name}, {wanted.split}: {len(contacts):,} contacts")
+    _by_specialty(contacts, test.groups)
+    _by_role(contacts, test.codes)
+    both = (validation.contacts, test.contacts)
+    everyone = {key: np.concatenate([each[key] for each in both]) for key in both[0]}
+    _promises(Contacts.of(everyone), wanted.splits)
+
+
+def _ceiling(probabilities: Iterable[float]) -> float:
+    ceiling = Ceiling()
+    ceiling.update(probabilities)
+    return ceiling.micro_f1()
+
+
+def _by_specialty(contacts: Sequence[Contact], groups: Sequence[Mapping[str, str]]) -> None:
+    chances: dict[str, list[float]] = collections.defaultdict(list)
+    for contact in contacts:
+        chances[contact.specialty].extend(each.probability for each in contact.conditions)
+    rows = [row for row in groups if row["grouping"] == "specialty" and chances[row["group"]]]
+    ceilings = {row["group"]: _ceiling(chances[row["group"]]) for row in rows}
+    rows.sort(key=lambda row: ceilings[row["group"]])
+    print(f"\n{'specialty':<22}{'contacts':>9}{'ceiling':>9}{'micro-F1':>10}{'of it':>8}")
+    for row in rows:
+        ceiling, score = ceilings[row["group"]], number(row["micro_f1"])
+        print(
+            f"{row['group']:<22}{int(row['contacts']):>9,}{ceiling:>9.3f}{score:>10.3f}"
+            f"{score / ceiling:>8.1%}"
+        )
+    scores = [number(row["micro_f1"]) for row in rows]
+    rank, _ = stats.spearmanr([ceilings[row["group"]] for row in rows], scores)
+    print(f"rank correlation of ceiling and micro-F1: {rank:.2f}")
+
+
+def _by_role(contacts: Sequence[Contact], codes: Sequence[Mapping[str, str]]) -> None:
+    chances: dict[str, list[float]] = collections.defaultdict(list)
+    for contact in contacts:
+        for condition in contact.conditions:
+            chances[condition.code].append(condition.probability)
+    held = [row for row in codes if int(row["support"]) >= _LEAST and row["share_secondary"]]
+    if not held:
+        raise UserError(f"no code occurs {_LEAST} times in the split; generate more patients")
+    band_of = np.digitize([number(row["share_secondary"]) for row in held], _EDGES[1:-1])
+    print(f"\n{'share secondary':<22}{'codes':>9}{'ceiling':>9}{'mean F1':>10}{'of it':>8}")
+    means = []
+    for band in np.unique(band_of):
+        mine = [row for row, its in zip(held, band_of, strict=True) if its == band]
+        ceiling = float(np.mean([_ceiling(chances[row["code"]]) for row in mine]))
+        score = float(np.mean([number(row["f1"]) for row in mine]))
+        means.append((ceiling, score))
+        title = f"{_EDGES[band]:.0%} to {_EDGES[band + 1]:.0%}"
+        print(f"{title:<22}{len(mine):>9}{ceiling:>9.3f}{score:>10.3f}{score / ceiling:>8.1%}")
+    (first, best), (last, worst) = means[0], means[-1]
+    print(f"from the first to the last: planted {last - first:+.3f}, found {worst - best:+.3f}")
+
+
+def _promises(everyone: Contacts, splits: int) -> None:
+    """Certifies on half of the patients, many times, and judges by all of them."""
+    patients = int(everyone.patient.max()) + 1
+    print(f"\n{splits} splits of the patients")
+    print(f"{'quality':<14}{'target':>7}{'certified':>11}{'broken':>8}{'automated':>11}")
+    for name in automation.QUALITIES:
+        quality = everyone.quality(name)
+        for target in automation.TARGETS:
+            rng, shares, broken = np.random.default_rng(0), [], 0
+            for _ in range(splits):
+                half = rng.permutation(patients) < patients // 2
+                found = automation.certified_cut(
+                    everyone.taking(half[everyone.patient]), name, target
+                )
+                if found is None:
+                    continue
+                chosen = everyone.confidence >= found[0]
+                shares.append(float(chosen.mean()))
+                broken += bool(quality[chosen].mean() < target)
+            share = f"{np.mean(shares):.1%}" if shares else "-"
+            print(f"{name:<14}{target:>7.2f}{len(shares):>11}{broken:>8}{share:>11}")
+
+
+if __name__ == "__main__":
+    entry.run(main)

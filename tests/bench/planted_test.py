@@ -1,0 +1,68 @@
+import re
+
+import numpy as np
+import pytest
+
+from jaxcoder.bench import planted
+from jaxcoder.errors import UserError
+from jaxcoder.metrics.automation import Contacts
+from jaxcoder.records.schema import Condition, Contact
+
+
+def contact(number, specialty, **chances):
+    conditions = tuple(Condition(code, True, chance) for code, chance in chances.items())
+    return Contact(f"c{number}", f"p{number}", specialty=specialty, conditions=conditions)
+
+
+# Always coded, and coded every other time: of the latter the ceiling is 2 × .5 / (1 + .5).
+CONTACTS = [
+    *(contact(number, "clear", I10=1.0, J18=1.0) for number in range(30)),
+    *(contact(number, "vague", E11=0.5) for number in range(30, 90)),
+]
+
+
+def test_ceilings_by_specialty_worked_by_hand(capsys):
+    groups = [
+        {"grouping": "specialty", "group": "clear", "contacts": "30", "micro_f1": "0.9"},
+        {"grouping": "specialty", "group": "vague", "contacts": "60", "micro_f1": "0.6"},
+        {"grouping": "sex", "group": "F", "contacts": "90", "micro_f1": "0.7"},
+    ]
+    planted._by_specialty(CONTACTS, groups)
+    out = capsys.readouterr().out
+    assert re.search(r"vague +60 +0\.667 +0\.600 +90\.0%\nclear +30 +1\.000 +0\.900 +90\.0%\n", out)
+    assert out.endswith("micro-F1: 1.00\n")
+
+
+def test_what_is_planted_by_role_worked_by_hand(capsys):
+    def row(code, support, share, f1):
+        keys = ("code", "support", "share_secondary", "f1")
+        return dict(zip(keys, (code, support, share, f1), strict=True))
+
+    codes = [row("I10", "30", "0.0", "0.95"), row("E11", "30", "1.0", "0.60")]
+    rare = row("J18", "19", "0.0", "0.1")  # left out
+    planted._by_role(CONTACTS, [*codes, rare, row("Z99", "30", "", "0.1")])
+    out = capsys.readouterr().out
+    assert re.search(r"0% to 20% +1 +1\.000 +0\.950 ", out)
+    assert re.search(r"80% to 100% +1 +0\.667 +0\.600 ", out)
+    assert out.endswith("planted -0.333, found -0.350\n")
+    with pytest.raises(UserError, match="no code occurs 20 times"):
+        planted._by_role(CONTACTS, [rare])
+
+
+def test_a_promise_that_the_halves_cannot_show_is_not_made(capsys):
+    patients = 400
+    gold = np.full(patients, 2.0)
+    hits = np.where(np.arange(patients) < 0.93 * patients, 2.0, 0.0)
+    rng = np.random.default_rng(0)
+    recall = {depth: hits / 2 for depth in (5, 10, 15)}
+    order = rng.permutation(patients)  # confidence knows nothing
+    planted._promises(
+        Contacts(gold, gold, hits[order], rng.normal(size=patients), np.arange(patients), recall), 20
+    )
+    out = capsys.readouterr().out
+    certified = {
+        target: tuple(map(int, (count, broken)))
+        for target, count, broken in re.findall(r"exact_match +(\S+) +(\d+) +(\d+)", out)
+    }
+    assert certified["0.80"] == (20, 0)
+    assert certified["0.95"][0] <= 1  # of 93 % no half shows that
