@@ -23,14 +23,15 @@ CONTACTS = [
 
 def test_ceilings_by_specialty_worked_by_hand(capsys):
     groups = [
-        {"grouping": "specialty", "group": "clear", "contacts": "30", "micro_f1": "0.9"},
+        {"grouping": "specialty", "group": "clear", "contacts": "30", "micro_f1": "0.95"},
         {"grouping": "specialty", "group": "vague", "contacts": "60", "micro_f1": "0.6"},
         {"grouping": "sex", "group": "F", "contacts": "90", "micro_f1": "0.7"},
     ]
-    planted._by_specialty(CONTACTS, groups)
+    planted._by_specialty(CONTACTS, groups, {"I10": 1.0, "J18": 0.5, "E11": 0.25})
     out = capsys.readouterr().out
-    assert re.search(r"vague +60 +0\.667 +0\.600 +90\.0%\nclear +30 +1\.000 +0\.900 +90\.0%\n", out)
-    assert out.endswith("micro-F1: 1.00\n")
+    vague, clear = r"vague +60 +0\.25 +0\.667 +0\.600 +90", r"clear +30 +0\.75 +1\.000 +0\.950 +95"
+    assert re.search(rf"{vague}\.0%\n{clear}\.0%\n", out)
+    assert "share reached: 1.00," in out
 
 
 def test_what_is_planted_by_role_worked_by_hand(capsys):
@@ -57,7 +58,8 @@ def test_a_promise_that_the_halves_cannot_show_is_not_made(capsys):
     recall = {depth: hits / 2 for depth in (5, 10, 15)}
     order = rng.permutation(patients)  # confidence knows nothing
     planted._promises(
-        Contacts(gold, gold, hits[order], rng.normal(size=patients), np.arange(patients), recall), 20
+        Contacts(gold, gold, hits[order], rng.normal(size=patients), np.arange(patients), recall),
+        20,
     )
     out = capsys.readouterr().out
     certified = {
