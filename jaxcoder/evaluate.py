@@ -16,6 +16,7 @@ use, in thresholds_NAME. metrics.json is there only where all are of one evaluat
 devices, with --distributed on those of several hosts.
 """
 
+import contextlib
 from collections.abc import Iterable
 
 import jax
@@ -125,7 +126,12 @@ def main() -> None:
         if name not in GROUPINGS:
             raise UserError(f"--groups {name}: expected some of {', '.join(GROUPINGS)}")
     distributed.start(saves=False)
-    lead = jax.process_index() == 0
+    with contextlib.ExitStack() as exits:
+        _evaluate(exits)
+
+
+def _evaluate(exits: contextlib.ExitStack) -> None:
+    wanted, lead = flags.FLAGS, jax.process_index() == 0
     if wanted.baseline in ("lexicon", "evidence") and jax.process_count() > 1:
         raise UserError(
             f"--baseline {wanted.baseline}: counts on one process; start it on one host"
@@ -148,6 +154,8 @@ def main() -> None:
     names = specialties.names if specialties else data.label_space.codes
     decision = own.decision(names) if own else None
     folder = workdir.evaluation(wanted.split, wanted.baseline, wanted.without, by)
+    if lead and (lock := evaluation_files.lock(folder)):
+        exits.callback(lock.close)
     scored = data
     if wanted.without:
         alone = jax.process_count() == 1  # else several would write the same records

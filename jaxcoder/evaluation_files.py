@@ -2,11 +2,13 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from etils import epath
 
+from jaxcoder import lock as locks
+from jaxcoder.errors import UserError
 from jaxcoder.metrics.summary import Summary
 from jaxcoder.records.codes import coarser
 from jaxcoder.tokens.data import NEVER, CodeCount
@@ -14,6 +16,22 @@ from jaxcoder.whole_file import whole_file, write_json
 
 CONTACTS = "contacts.parquet"
 _METRICS = "metrics.json"
+
+
+def lock(folder: epath.PathLike) -> IO[bytes] | None:
+    """Keeps other evaluations out of a folder, until what is returned is closed.
+
+    Raises:
+      UserError: another one is at work.
+    """
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return locks.lock(folder)
+    except BlockingIOError:
+        raise UserError(
+            f"{folder}: another process evaluates here; wait for it, or stop it first"
+        ) from None
 
 
 def begin(folder: epath.PathLike) -> None:

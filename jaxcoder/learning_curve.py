@@ -51,13 +51,13 @@ def main(argv: Sequence[str]) -> None:
         metrics = workdir.evaluation(wanted.split) / "metrics.json"
         if not workdir.finished.exists():
             metrics.unlink(missing_ok=True)
-            _run(
-                *("train", "--config", wanted.config, "--workdir", workdir.path, *others),
-                f"--config.tokens.train_share={share:g}",
-            )
-            if not workdir.finished.exists():
-                print(f"{workdir.path}: told to end; the same command goes on")
-                return
+        _run(  # of a share that is finished it says whether the config is the same
+            *("train", "--config", wanted.config, "--workdir", workdir.path, *others),
+            f"--config.tokens.train_share={share:g}",
+        )
+        if not workdir.finished.exists():
+            print(f"{workdir.path}: told to end; the same command goes on")
+            return
         if not metrics.exists():
             _run("evaluate", "--workdir", workdir.path, "--split", wanted.split)
         rows.append(_row(workdir, share, json.loads(metrics.read_text())))
@@ -86,7 +86,9 @@ def write(path: epath.Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            writer.writerow({key: f"{row[key]:.6g}" for key in COLUMNS})
+            writer.writerow(
+                {key: f"{x:.6g}" if isinstance(x := row[key], float) else x for key in COLUMNS}
+            )
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

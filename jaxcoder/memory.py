@@ -16,10 +16,12 @@ def keep_freed() -> None:
     cores, `jaxcoder bench train_step`, `jaxcoder bench epoch`). Only the first heap can hold large
     arrays, and a thread that has another one stays with it: hence before any thread starts.
 
-    Does nothing where the C library is not glibc.
+    Does nothing where the C library is not glibc, or one whose limit is below that (32 MiB before
+    2.35): it then knows best itself.
     """
     libc = ctypes.CDLL(None)
     with contextlib.suppress(AttributeError):
         libc.gnu_get_libc_version  # noqa: B018  # of glibc alone; others may have a mallopt
-        for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _MOST), (_TRIM_THRESHOLD, _MOST)):
-            libc.mallopt(option, value)
+        if libc.mallopt(_MMAP_THRESHOLD, _MOST):  # 0 where it was refused, and nothing has changed
+            libc.mallopt(_TRIM_THRESHOLD, _MOST)
+            libc.mallopt(_ARENA_MAX, 1)

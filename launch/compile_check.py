@@ -18,7 +18,6 @@ that were too large on the way to the largest batch not counted); 2 after a mist
 """
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from absl import flags
 from jaxcoder import config_flag, entry, experiment, packed_batches, start
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment, MeshOptions, PretrainExperiment
+from jaxcoder.whole_file import write_json
 from launch import chips, program, report
 from launch.program import Sizes
 from launch.report import Report
@@ -83,8 +83,7 @@ def main() -> None:
         print("\n".join(reports[0].lines()), flush=True)
     broken = _broken(reports)
     if values.json:
-        with open(values.json, "w") as file:
-            json.dump([each.as_json() for each in reports], file, indent=1)
+        write_json(values.json, [each.as_json() for each in reports])
     if broken:
         print("\n".join(broken), file=sys.stderr)
         sys.exit(1)

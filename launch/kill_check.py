@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
         f"{wanted.kills} kills: parameters differ by {parameters:.1e} at most, losses by "
         f"{losses:.1e}; {lines} lines of the log are of one run alone"
     )
-    if max(parameters, losses) > wanted.tolerance or lines:
+    if not max(parameters, losses) <= wanted.tolerance or lines:  # NaN is not
         sys.exit(1)
 
 
@@ -178,19 +178,22 @@ def kill(
 
 
 def largest(one: PyTree, other: PyTree) -> float:
-    """The largest difference of an element of two trees of arrays."""
-    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one, other)))
+    """The largest difference of an element of two trees of arrays; NaN where one is NaN."""
+    differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, other)
+    return float(np.max(jax.tree.leaves(differences)))
 
 
 def apart(log: epath.Path, other: epath.Path) -> tuple[float, int]:
     """Compares two logs of training.
 
     Returns:
-      The largest difference of a loss, relative, and how many of them one log alone has.
+      The largest difference of a loss, relative, NaN where one is NaN or no step is in both; and
+      how many of them one log alone has.
     """
     one, two = _losses(log), _losses(other)
     both = one.keys() & two.keys()
-    return max(abs(two[key] / one[key] - 1) for key in both), len(one.keys() ^ two.keys())
+    differences = [abs(two[key] / one[key] - 1) for key in both]
+    return float(np.max(differences)) if both else math.nan, len(one.keys() ^ two.keys())
 
 
 def saved(workdir: Workdir) -> list[int]:
@@ -206,7 +209,7 @@ def _last_line(log: pathlib.Path) -> str:
 def _losses(log: epath.Path) -> dict[tuple[int, str], float]:
     lines = map(json.loads, log.read_text().splitlines())
     return {
-        (line["step"], name): value
+        (line["step"], name): math.nan if value is None else value  # NaN is not JSON
         for line in lines
         for name, value in line.items()
         if name.endswith("/loss")
@@ -233,12 +236,14 @@ def _beyond(workdir: Workdir, step: int, end: float = math.inf) -> bool:
 
 def _processes(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The run's processes that are one of many, in their order; none before all are there."""
-    found, count = {}, 0
+    found: dict[int, psutil.Process] = {}
+    count = 0
     for each in psutil.Process(run.pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             flags = dict(word.split("=", 1) for word in each.cmdline()[-2:] if "=" in word)
             if "--process" in flags:
-                found[int(flags["--process"])] = each
+                # What a process forks looks like it, and comes after it.
+                found.setdefault(int(flags["--process"]), each)
                 count = int(flags["--processes"])
     return [found[number] for number in sorted(found)] if len(found) == count else []
 

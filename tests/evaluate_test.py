@@ -17,6 +17,7 @@ from jaxcoder import (
     batches,
     cli,
     evaluate,
+    evaluation_files,
     experiment,
     outcomes,
     sharding,
@@ -256,7 +257,7 @@ def test_files_agree_with_each_other_and_with_scikit_learn(workdir, capsys, base
     held = [row for row in tables["codes"] if int(row["support"])]
     assert sum(int(row["codes"]) for row in tables["roles"]) == len(held)
     assert sum(int(row["occurrences"]) for row in tables["roles"]) == gold.sum()
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [".lock"]
     assert not [
         word for word in FINDINGS if word in (folder / "details.json").read_text() + printed
     ]
@@ -413,6 +414,14 @@ def test_the_bar_counts_the_contacts_of_all_processes(workdir, monkeypatch):
     assert sum(counted) == SIZES["validation"] > sum(int(each["_mask"].sum()) for each in mine)
 
 
+def test_one_evaluation_of_a_split_at_a_time(workdir, capsys):
+    folder = workdir.evaluation("train")
+    with evaluation_files.lock(folder):
+        arguments = ["--workdir", workdir.path, "--split", "train", "--threshold", 0.5]
+        assert command(*arguments) == 2
+    assert "another process evaluates here; wait for it" in capsys.readouterr().err
+
+
 def test_what_fails_midway_leaves_no_files(workdir, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the device is gone")
@@ -422,10 +431,10 @@ def test_what_fails_midway_leaves_no_files(workdir, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(evaluate, "summarise", fail)
         command(*arguments)
-    assert not list(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == [".lock"]
     assert command(*arguments, "--groups", "specialty") == 0
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert "metrics.json" in before and len(before) == 9
+    assert "metrics.json" in before and len(before) == 10
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(evaluate, "summarise", fail)  # in the pass: what was there stays whole
         command(*arguments)

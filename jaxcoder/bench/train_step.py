@@ -207,6 +207,12 @@ def main(argv: Sequence[str]) -> None:
     wanted = parser.parse_args(argv)
     if wanted.steps < 1:
         raise UserError(f"--steps {wanted.steps}: expected at least 1")
+    if wanted.labels < _LABELS:
+        raise UserError(f"--labels {wanted.labels}: expected at least the {_LABELS} of a document")
+    if not 0 <= wanted.shortest <= wanted.tokens:
+        raise UserError(
+            f"--shortest {wanted.shortest}: expected 0 to --tokens {wanted.tokens}, the longest"
+        )
     options = _options(wanted)
     optim = OptimOptions(learning_rate=1e-4, schedule="constant")
     step, params, memory = jax_step(options, optim)

@@ -12,6 +12,7 @@ such cut is often one that chance has favoured.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,7 +96,7 @@ class Contacts:
         return len(self.gold)
 
     def taking(self, chosen: np.ndarray) -> "Contacts":
-        """Returns the contacts that are chosen, bool [N]; patients keep their numbers."""
+        """Returns the contacts that are chosen, bool [N] or their places; patients keep theirs."""
         return Contacts(
             gold=self.gold[chosen],
             predicted=self.predicted[chosen],
@@ -171,7 +172,11 @@ def _cuts(confidence_N: np.ndarray, steps: int, least: int) -> np.ndarray:
 def lower_bound(
     quality_N: np.ndarray, patient_N: np.ndarray, target: float, *, binary: bool
 ) -> float:
-    """Returns the smaller of a bound for independent contacts and one for patients; see `bounds`.
+    """Returns the smaller of two bounds; see `bounds`.
+
+    One counts each patient once, as if all contacts of a patient came out alike; the other is of
+    the sums over patients, which are not equally many contacts. It alone would be sure of itself
+    where nobody has failed yet.
 
     Args:
       quality_N: in [0, 1].
@@ -179,11 +184,12 @@ def lower_bound(
       target: that the mean should reach.
       binary: whether quality is 0 or 1.
     """
-    count, total = len(quality_N), float(quality_N.sum())
+    patients = len(np.unique(patient_N))
+    mean = float(quality_N.mean()) if patients else 0.0
     if binary:
-        single = bounds.clopper_pearson(round(total), count, LEVEL)
+        single = bounds.clopper_pearson(math.floor(mean * patients + 1e-9), patients, LEVEL)
     else:
-        single = bounds.hoeffding_bentkus(total / max(count, 1), count, LEVEL)
+        single = bounds.hoeffding_bentkus(mean, patients, LEVEL)
     return min(single, bounds.cluster_t(quality_N, patient_N, target, LEVEL))
 
 
@@ -191,7 +197,8 @@ def certified_cut(validation: Contacts, name: str, target: float) -> tuple[float
     """Chooses the lowest cut whose contacts reach the target, as far as validation can show it.
 
     Of the splits of patients that could have been drawn, at most 1 − `LEVEL` give a cut above which
-    the quality on all patients is below the target.
+    the quality on all patients is below the target. That takes the assigned codes as given: a
+    threshold that was tuned on the same contacts favours them a little.
 
     Args:
       validation: the contacts.

@@ -5,7 +5,7 @@
                          section 3 of Angelopoulos et al., 2021, Learn then Test, arXiv:2110.01052)
     cluster t            of the sums over patients of (quality − target), whose contacts are alike
 
-The first two take contacts as independent, which several contacts of one patient are not.
+The first two take values as independent, which several contacts of one patient are not.
 """
 
 import numpy as np

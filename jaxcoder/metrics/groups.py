@@ -15,9 +15,14 @@ _NOTES = {"0": 0, "1": 1, "2-3": 2, "4-7": 4, "8+": 8}
 _SHORTEST = 7  # contacts of up to 2⁷ tokens are one group
 
 
-def _texts(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    names, place = np.unique(values.astype(str), return_inverse=True)
-    return _known([str(name) for name in names], place, [name not in ("", "U") for name in names])
+def _texts(*nothing: str) -> Callable[[np.ndarray], tuple[np.ndarray, list[str]]]:
+    """Each text is a group, but for those that say nothing."""
+
+    def group(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        names, place = np.unique(values.astype(str), return_inverse=True)
+        return _known(names.tolist(), place, [name not in nothing for name in names])
+
+    return group
 
 
 def _years(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -51,10 +56,10 @@ def _known(
 
 
 GROUPINGS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, list[str]]]] = {
-    "specialty": _texts,
-    "sex": _texts,
+    "specialty": _texts("", UNKNOWN),
+    "sex": _texts("", UNKNOWN, "U"),
     "age": _bands(_AGES),
-    "kind": _texts,
+    "kind": _texts("", UNKNOWN),
     "year": _years,
     "notes": _bands(_NOTES),
     "tokens": _powers,

@@ -41,7 +41,9 @@ def _over_shards(rows: NamedSharding) -> Callable[[Any], Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """The statistics of a whole split on the host, int64 and float64, without the shard axis.
+    """The statistics of a whole split on the host, without the shard axis.
+
+    Counts by label are int32, as on the devices; the sums by document are int64 and float64.
 
     Attributes:
       edges: float32 [E], the thresholds.
@@ -72,10 +74,12 @@ def _zeros(make: Callable[..., Any], shape: tuple[int, ...], rows: NamedSharding
 class Accumulator:
     """Gathers the statistics of a split."""
 
-    # Of documents × labels between two readings of the sums by document, so that int32 counts
-    # predictions exactly and float32 adds few enough numbers to keep six digits.
+    # Between two readings of the sums by document: documents × labels, so that int32 counts
+    # predictions exactly, and documents and batches, so that float32 adds few enough numbers to
+    # keep six digits.
     WINDOW = 2**30
     WINDOW_DOCUMENTS = 2**16
+    WINDOW_BATCHES = 2**8
 
     def __init__(
         self,
@@ -112,7 +116,7 @@ class Accumulator:
             counting.zero_documents, (shards, groups, len(edges)), self._rows
         )
         self._labels_state, self._documents_state = zero_labels(), self._zero_documents()
-        self._documents = 0
+        self._documents = self._batches = 0
         self._sums: DocumentSums | None = None
 
     def update(
@@ -140,10 +144,12 @@ class Accumulator:
         batch, num_labels = probabilities_BxL.shape
         if (
             self._documents + batch > self.WINDOW_DOCUMENTS
+            or self._batches == self.WINDOW_BATCHES
             or (self._documents + batch) * num_labels > self.WINDOW
         ):
             self._flush()
         self._documents += batch
+        self._batches += 1
         self._labels_state, self._documents_state, outcomes = _sharded_update(self._rows)(
             self._labels_state,
             self._documents_state,
@@ -164,7 +170,7 @@ class Accumulator:
         )
         self._sums = wide if self._sums is None else jax.tree.map(np.add, self._sums, wide)
         self._documents_state = self._zero_documents()
-        self._documents = 0
+        self._documents = self._batches = 0
         return self._sums
 
     def totals(self) -> Totals:

@@ -79,7 +79,7 @@ def _aligned(
         order = np.argsort(each.contacts["contact_id"].astype(str), kind="stable")
         both.append({name: values[order] for name, values in each.contacts.items()})
     one, two = both
-    for name, what in (("contact_id", "contacts"), ("gold", "gold codes")):
+    for name, what in (("contact_id", "contacts"), ("gold", "numbers of gold codes")):
         if not np.array_equal(one[name], two[name]):
             raise UserError(
                 f"--compare {other.folder}: other {what} than {this.folder} "

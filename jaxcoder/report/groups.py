@@ -10,7 +10,7 @@ from jaxcoder.report.figures import Dot
 from jaxcoder.report.inputs import Evaluation, Row, number, percent
 from jaxcoder.report.page import Absent, Beside, Part, Section, Table
 
-_MOST_SPECIALTIES = 60
+_MOST = 60  # groups in a figure
 _OTHERS = {
     "sex": "sex",
     "age": "age in years",
@@ -53,8 +53,9 @@ def section(test: Evaluation) -> Section:
     limits = _limits(rows)  # the same, so that the figures can be compared
     for grouping, title in _OTHERS.items():
         if mine := of_grouping(test, grouping):
-            caption = f"Micro-F1 by {title}."
-            drawn.append(_dots(test, mine, f"f1_by_{grouping}", caption, limits))
+            largest, more = _largest(mine)
+            caption = f"Micro-F1 by {title}.{more}"
+            drawn.append(_dots(test, largest, f"f1_by_{grouping}", caption, limits))
         else:
             absent.append(_no_grouping(test, grouping))
     if drawn:
@@ -82,12 +83,23 @@ def _no_grouping(test: Evaluation, grouping: str) -> Absent:
     return Absent(f"By {grouping}", "It was not asked for.", f"{test.command} --groups {every}")
 
 
+def _largest(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """The groups with most contacts, as many as a figure can show in their order, and what to say.
+
+    Returns:
+      The groups; and a sentence on the others, empty where there are none.
+    """
+    if len(rows) <= _MOST:
+        return list(rows), ""
+    least = sorted((int(row["contacts"]) for row in rows), reverse=True)[_MOST - 1]
+    largest = [row for row in rows if int(row["contacts"]) >= least][:_MOST]
+    return largest, f" The {_MOST} with most contacts; the table has all {len(rows):,}."
+
+
 def _specialties(test: Evaluation, rows: Sequence[Row]) -> list[Part]:
-    largest = sorted(rows, key=lambda row: -int(row["contacts"]))[:_MOST_SPECIALTIES]
+    largest, more = _largest(rows)
     ranked = sorted(largest, key=lambda row: -number(row["micro_f1"]))
-    caption = "Micro-F1 by specialty, highest first."
-    if len(largest) < len(rows):
-        caption += f" The {len(largest)} with most contacts; the table has all {len(rows)}."
+    caption = f"Micro-F1 by specialty, highest first.{more}"
     every = sorted(rows, key=lambda row: -number(row["micro_f1"]))
     return [
         _dots(test, ranked, "f1_by_specialty", caption),

@@ -2,7 +2,7 @@
 
 from jaxcoder.metrics.groups import UNKNOWN
 from jaxcoder.report.groups import interval, of_grouping
-from jaxcoder.report.inputs import MEASURES, Evaluation, number, percent
+from jaxcoder.report.inputs import MEASURES, OUTDATED, Evaluation, number, percent
 from jaxcoder.report.page import Absent, Part, Section, Table, Tile, Words
 
 PAPER = {"micro_f1": "71.8", "recall_at_10": "95.5"}
@@ -91,9 +91,18 @@ def section(test: Evaluation, automated: float | None) -> Section:
 
 def _beside(test: Evaluation) -> list[Part]:
     """Baselines, and this coder with other thresholds."""
-    baselines = test.beside("baseline_")
+    baselines, outdated = test.beside("baseline_")
     coders = {"this coder": test.metrics} | {f"baseline: {n}": m for n, m in baselines.items()}
-    for by, metrics in test.beside("thresholds_").items():
+    absent: list[Part] = [
+        Absent(f"Baseline {name}", OUTDATED, f"{test.command} --baseline {name}")
+        for name in outdated
+    ]
+    thresholds, outdated = test.beside("thresholds_")
+    absent += [
+        Absent(f"A threshold for each {by}", OUTDATED, f"{test.command} --thresholds {by}")
+        for by in outdated
+    ]
+    for by, metrics in thresholds.items():
         coders[f"this coder, a threshold for each {by}"] = metrics
     parts: list[Part] = []
     if len(coders) > 1:
@@ -103,7 +112,7 @@ def _beside(test: Evaluation) -> list[Part]:
     if not baselines:
         reason, command = "None was evaluated on this split.", f"{test.command} --baseline lexicon"
         parts.append(Absent("Baselines", reason, command))
-    return parts
+    return parts + absent
 
 
 def _conventions(test: Evaluation) -> Part:

@@ -15,7 +15,7 @@ from jaxcoder.errors import UserError
 from jaxcoder.report import figures
 from jaxcoder.report.canvas import Figure
 from jaxcoder.report.figures import Line
-from jaxcoder.report.inputs import MEASURES, Evaluation, Row, Run, number, percent, points
+from jaxcoder.report.inputs import MEASURES, OUTDATED, Evaluation, Row, Run, number, percent, points
 from jaxcoder.report.page import Absent, Beside, Folded, Part, Section, Table, Words
 
 _LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "matplotlib")
@@ -32,7 +32,7 @@ def training(run: Run, test: Evaluation, curve: Sequence[Row]) -> Section:
       test: its evaluation.
       curve: rows of learning_curve.csv; empty where there is none.
     """
-    parts: list[Part] = [*_train_curves(run), *_learning_curve(curve), _ablations(test)]
+    parts: list[Part] = [*_train_curves(run), *_learning_curve(curve), *_ablations(test)]
     drawn = [part for part in parts if isinstance(part, Figure)]
     parts = [part for part in parts if not isinstance(part, Figure)]
     if drawn:
@@ -95,20 +95,32 @@ def _learning_curve(curve: Sequence[Row]) -> list[Part]:
         Line(MEASURES[key], contacts, [number(row[key]) for row in curve])
         for key in ("micro_f1", "recall_at_10")
     ]
-    caption = "Scores by number of training contacts."
+    caption = "Scores by number of training patients."
     return [
-        figures.curves("learning_curve", caption, lines, "training contacts", "score", log_x=True)
+        figures.curves("learning_curve", caption, lines, "training patients", "score", log_x=True)
     ]
 
 
-def _ablations(test: Evaluation) -> Part:
-    found = test.beside("without_")
-    if not found:
-        return Absent(
-            "What each input brings",
-            "The coder was not evaluated without some of its inputs.",
-            f"{test.command} --without medications,labs",
+def _ablations(test: Evaluation) -> list[Part]:
+    found, outdated = test.beside("without_")
+    absent: list[Part] = [
+        Absent(
+            f"Without {name.replace('_', ', ')}",
+            OUTDATED,
+            f"{test.command} --without {name.replace('_', ',')}",
         )
+        for name in outdated
+    ]
+    if not found and not outdated:
+        absent.append(
+            Absent(
+                "What each input brings",
+                "The coder was not evaluated without some of its inputs.",
+                f"{test.command} --without medications,labs",
+            )
+        )
+    if not found:
+        return absent
     keys = ("micro_f1", "macro_f1", "recall_at_10", "map")
     heads = ["inputs"]
     for key in keys:
@@ -119,7 +131,7 @@ def _ablations(test: Evaluation) -> Part:
         rows.append(
             [f"without {name.replace('_', ', ')}", *(each for pair in cells for each in pair)]
         )
-    return Table("What each input brings, per cent and points", heads, rows)
+    return [Table("What each input brings, per cent and points", heads, rows), *absent]
 
 
 def data(run: Run, data_dir: str) -> Section:

@@ -57,6 +57,10 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
+OUTDATED = "It is of another checkpoint or another label space."
+_SAME = ("step", "label_space")  # of details.json, in evaluations that can be compared
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """One evaluated split.
@@ -128,14 +132,28 @@ class Evaluation:
             )
         return rows
 
-    def beside(self, prefix: str) -> dict[str, Mapping[str, float]]:
-        """metrics.json of folders below, such as `baseline_lexicon`, by what follows the prefix."""
-        found = {}
+    def beside(self, prefix: str) -> tuple[dict[str, Mapping[str, float]], list[str]]:
+        """What other evaluations of the same contacts found.
+
+        Args:
+          prefix: of the folders below, such as `baseline_` of `baseline_lexicon`.
+
+        Returns:
+          metrics.json by what follows the prefix; and what follows it where the evaluation is of
+          another checkpoint or label space.
+        """
+        found, outdated = {}, []
         for folder in sorted(self.folder.iterdir(), key=lambda each: each.name):
-            path = folder / "metrics.json"
-            if folder.name.startswith(prefix) and path.exists():
-                found[folder.name.removeprefix(prefix)] = _read_json(path, self.remedy)
-        return found
+            path, name = folder / "metrics.json", folder.name.removeprefix(prefix)
+            if not folder.name.startswith(prefix) or not path.exists():
+                continue
+            theirs = _read_json(folder / "details.json", self.remedy)
+            # What counts words has no step.
+            if all(theirs[key] == self.details.get(key) for key in _SAME if key in theirs):
+                found[name] = _read_json(path, self.remedy)
+            else:
+                outdated.append(name)
+        return found, outdated
 
     @property
     def command(self) -> str:

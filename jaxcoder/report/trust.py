@@ -181,7 +181,9 @@ def _guarantee() -> Words:
         f"of all the validation patients that could have been drawn, at most "
         f"{100 * (1 - automation.LEVEL):.0f} % give a cut above which the quality on all patients "
         "is below the target. That holds for each row of the table by itself, and for patients "
-        "like those of validation: not for another hospital or another year. What is left is coded "
+        "like those of validation: not for another hospital or another year. Threshold and "
+        "checkpoint were chosen on the same contacts, which favours them a little. What is left is "
+        "coded "
         "by a person who sees the first suggestions; the last columns say how many of the right "
         "codes are among these."
     )

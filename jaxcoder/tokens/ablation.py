@@ -66,7 +66,7 @@ def without(
         return content | {"splits": reports}
 
     parts = {split: builder.ranges(len(contacts.split(split)))}
-    records = _Records(preprocessor, contacts.path, split)
+    records = _Records(preprocessor, contacts.path, contacts.train_share, split)
     writer.write(path, features, parts, records, finish, REPORT, Local(0))
     return open_tokens(path)
 
@@ -77,10 +77,11 @@ class _Records:
 
     preprocessor: Preprocessor
     contacts: epath.Path
+    train_share: float
     split: str
 
     def __call__(self, part: tuple[int, int]) -> writer.Stream:
         report = SplitReport()
-        contacts = open_contacts(self.contacts).split(self.split)
+        contacts = open_contacts(self.contacts).taking(self.train_share).split(self.split)
         yield from self.preprocessor.records(contacts, report, False, *part)
         return report.state()

@@ -2,9 +2,11 @@
 
 import json
 import random
+import time
 
 import jax
 import numpy as np
+import psutil
 import pytest
 
 from jaxcoder.errors import UserError
@@ -13,10 +15,10 @@ from launch import kill_check
 from launch.kill_check import Pace
 
 # A run of N processes that saves a checkpoint every 50 ms and goes on from the last,
-# until it is told to end.
+# until it is told to end; at the latest after 400.
 RUN = """
 last=$(ls run/checkpoints | sort -n | tail -1)
-for ((step = ${{last:-0}} + 1; ; step++)); do
+for ((step = ${{last:-0}} + 1; step < 400; step++)); do
   {end} && break
   sleep 0.05
   mkdir -p run/checkpoints/$step
@@ -65,6 +67,20 @@ def test_a_run_that_ends_too_early_says_so(run, tmp_path, kills, interval):
     pace, rng = Pace(0.1, interval), random.Random(0)
     with pytest.raises(UserError, match="more steps"):
         kill_check.kill(command("((step > 3))"), workdir, tmp_path / "log", kills, pace, rng)
+
+
+def test_what_a_process_forks_is_not_taken_for_it(tmp_path):
+    (tmp_path / "forks.sh").write_text("(sleep 60; true) & (sleep 60; true) & wait")
+    command = [
+        f"{kill_check.LAUNCH}/local.sh",
+        *("--grace=1", "2", "bash", str(tmp_path / "forks.sh")),
+    ]
+    with kill_check._started(command, tmp_path / "log") as run:
+        while len(psutil.Process(run.pid).children(recursive=True)) < 12:
+            time.sleep(0.05)
+        processes = kill_check._processes(run)
+        parents = [each.parent().cmdline()[1] for each in processes]
+    assert parents == [command[0]] * 2
 
 
 def test_the_pace_of_an_undisturbed_run(run, tmp_path):

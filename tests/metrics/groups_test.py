@@ -93,3 +93,11 @@ def test_groups_add_up_to_the_whole(contacts):
         if rows:
             assert sum(row["contacts"] for row in rows) == whole["contacts"]
             assert sum(row["codes"] for row in rows) == whole["codes"]
+
+
+def test_u_is_unknown_for_sex_alone():
+    column = np.array(["U", "", "unknown", "A", "U"], object)
+    number, names = groups.GROUPINGS["specialty"](column)
+    assert names == ["A", "U"] and number.tolist() == [1, -1, -1, 0, 1]
+    number, names = groups.GROUPINGS["sex"](column)
+    assert names == ["A"] and number.tolist() == [-1, -1, -1, 0, -1]

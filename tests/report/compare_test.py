@@ -86,7 +86,7 @@ def test_other_contacts_are_refused(workdir, other):
 
 def test_other_gold_codes_are_refused(workdir, other):
     change(other, gold=lambda v: v + 1)
-    with pytest.raises(UserError, match=r"--compare .*other gold codes than"):
+    with pytest.raises(UserError, match=r"--compare .*other numbers of gold codes than"):
         compare(*evaluations(workdir, other))
 
 

@@ -190,6 +190,10 @@ def write_workdir(folder: pathlib.Path, **options) -> pathlib.Path:
         beside.mkdir()
         metrics = json.loads((folder / "eval" / "test" / "metrics.json").read_text())
         (beside / "metrics.json").write_text(json.dumps(metrics | {"micro_f1": f1}))
+        details = json.loads((folder / "eval" / "test" / "details.json").read_text())
+        if name.startswith("baseline"):  # which has no checkpoint
+            details.pop("step", None)
+        (beside / "details.json").write_text(json.dumps(details))
     return folder
 
 

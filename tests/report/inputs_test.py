@@ -16,8 +16,18 @@ def test_reads_what_evaluation_left(finished):
     assert test.groups[0]["group"] == "all"
     assert len(test.contacts["gold"]) == test.metrics["num_contacts"] == 240
     assert len(test.codes) == len(run.label_space) == 30
-    assert list(test.beside("baseline_")) == ["lexicon"]
+    found, outdated = test.beside("baseline_")
+    assert list(found) == ["lexicon"] and not outdated
     assert run.train_lines()[-1]["step"] == 300, "the line that was cut short is left out"
+
+
+@pytest.mark.parametrize("key", ["step", "label_space"])
+def test_what_is_of_another_checkpoint_or_label_space_is_not_compared(workdir, key):
+    beside = workdir / "eval" / "test" / "without_labs_medications"
+    test = inputs.Run(workdir).evaluation("test")
+    assert list(test.beside("without_")[0]) == ["labs_medications"]
+    edit(beside / "details.json", **{key: "another"})
+    assert test.beside("without_") == ({}, ["labs_medications"])
 
 
 def test_an_absent_table_is_empty(workdir):

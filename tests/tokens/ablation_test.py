@@ -39,6 +39,15 @@ def test_only_the_tokens_of_what_is_left_out_are_gone(data, splits):
     )
 
 
+def test_of_a_share_of_the_patients_it_reads_no_others(splits, make_data, tmp_path):
+    options = TokensOptions(tokenizer=TokenizerOptions(vocab_size=400), train_share=0.5)
+    half = builder.build(make_data(tmp_path, splits), tmp_path, options, say=lambda line: None)
+    found = ablation.without(half, "train", ["labs"])
+    names = [each["contact_id"] for each in half.split("train")]
+    assert names == [each["contact_id"] for each in found.split("train")]
+    assert names != [each.contact_id for each in splits["train"]][: len(names)]
+
+
 def test_records_are_made_once_whatever_the_order_of_the_names(data):
     first = ablation.without(data, "validation", ["labs", "medications"])
     written = pathlib.Path(first.path, "features.json").stat().st_mtime_ns
