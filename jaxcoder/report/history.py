@@ -90,9 +90,9 @@ def _learning_curve(curve: Sequence[Row]) -> list[Part]:
                 "jaxcoder learning_curve --config CONFIG --workdir DIR",
             )
         ]
-    contacts = [number(row["contacts"]) for row in curve]
+    patients = [number(row["patients"]) for row in curve]
     lines = [
-        Line(MEASURES[key], contacts, [number(row[key]) for row in curve])
+        Line(MEASURES[key], patients, [number(row[key]) for row in curve])
         for key in ("micro_f1", "recall_at_10")
     ]
     caption = "Scores by number of training patients."

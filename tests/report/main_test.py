@@ -284,7 +284,9 @@ def test_beside_another_run_and_a_learning_curve(workdir, tmp_path):
     assert found.headings[2] == ("h2", "Beside better")
     (table,) = [each for each in found.tables if each[0][:3] == ["measure", "run", "better"]]
     assert table[1][3:] == ["+0.0", "+0.0 to +0.0", "may be alike"]
-    assert (out / "learning_curve.svg").exists() and (out / "difference.svg").exists()
+    assert (out / "difference.svg").exists()
+    texts = set(re.findall(r">([^<>]+)</text>", (out / "learning_curve.svg").read_text()))
+    assert {"9", "90", "training patients"} <= texts and not {"20", "200"} & texts
 
 
 def test_without_roles_their_absence_is_said(make_workdir, tmp_path):
