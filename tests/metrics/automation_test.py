@@ -80,6 +80,20 @@ def test_the_guarantee_holds_over_splits_and_the_naive_rule_breaks_it(monkeypatc
     assert automated > splits * 0.8  # and it is not for never automating that it holds
 
 
+@pytest.mark.parametrize("name", ["jaccard", "f1"])
+def test_the_guarantee_holds_for_what_is_not_all_or_nothing(name):
+    everyone, rng = population(20_000, np.random.default_rng(0)), np.random.default_rng(1)
+    truth, target, splits = everyone.quality(name), 0.85, 100
+    broken = automated = 0
+    for _ in range(splits):
+        drawn = everyone.taking(np.isin(everyone.patient, rng.choice(20_000, 300, replace=False)))
+        if found := automation.certified_cut(drawn, name, target):
+            automated += 1
+            broken += truth[everyone.confidence >= found[0]].mean() < target
+    assert broken <= splits * (0.05 + 3 * np.sqrt(0.05 * 0.95 / splits))
+    assert automated > splits * 0.5
+
+
 def test_quality_of_a_contact_worked_by_hand():
     # 2 of 3 assigned are right, of 4 gold; nothing and nothing; something where nothing is gold.
     found = Contacts.of(
