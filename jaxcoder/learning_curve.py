@@ -14,6 +14,7 @@ shares as many.
 """
 
 import csv
+import hashlib
 import json
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from etils import epath
 from jaxcoder import entry
 from jaxcoder.errors import UserError
 from jaxcoder.records.schema import SCORED
-from jaxcoder.whole_file import whole_file
+from jaxcoder.whole_file import whole_file, write_json
 from jaxcoder.workdir import Workdir
 
 COLUMNS = ("share", "patients", "contacts", "labels", "micro_f1", "macro_f1", "recall_at_10", "map")
@@ -45,24 +46,47 @@ def main(argv: Sequence[str]) -> None:
     wanted, others = parser.parse_known_args(argv)
     if wrong := [each for each in others if not each.startswith("--config.")]:
         raise UserError(f"{wrong[0]}: unexpected argument; only --config.a.b=value goes to train")
-    rows = []
-    for share in read_shares(wanted.shares):
+    shares, rows = read_shares(wanted.shares), []
+    _same(epath.Path(wanted.workdir), wanted.config, others)
+    for share in shares:
         workdir = Workdir(epath.Path(wanted.workdir) / f"{share:g}")
         metrics = workdir.evaluation(wanted.split) / "metrics.json"
         if not workdir.finished.exists():
             metrics.unlink(missing_ok=True)
-        _run(  # of a share that is finished it says whether the config is the same
-            *("train", "--config", wanted.config, "--workdir", workdir.path, *others),
-            f"--config.tokens.train_share={share:g}",
-        )
-        if not workdir.finished.exists():
-            print(f"{workdir.path}: told to end; the same command goes on")
-            return
+            _run(
+                *("train", "--config", wanted.config, "--workdir", workdir.path, *others),
+                f"--config.tokens.train_share={share:g}",
+            )
+            if not workdir.finished.exists():
+                print(f"{workdir.path}: told to end; the same command goes on")
+                return
         if not metrics.exists():
             _run("evaluate", "--workdir", workdir.path, "--split", wanted.split)
         rows.append(_row(workdir, share, json.loads(metrics.read_text())))
         write(epath.Path(wanted.workdir) / "learning_curve.csv", rows)
     print(table(rows))
+
+
+def _same(folder: epath.Path, config: str, others: Sequence[str]) -> None:
+    """Keeps what the shares are trained with, so that all of a curve are trained alike.
+
+    Raises:
+      UserError: the curve was begun with something else.
+    """
+    file = epath.Path(config.partition(":")[0])
+    content = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
+    now = {"config": config, "content": content, "options": sorted(others)}
+    path = folder / "learning_curve.json"
+    if not path.exists():
+        write_json(path, now)
+        return
+    before = json.loads(path.read_text())
+    remedy = "give what the curve was begun with, or another --workdir"
+    for key, what in (("config", "--config"), ("options", "options")):
+        if before[key] != now[key]:
+            raise UserError(f"{folder}: begun with {what} {before[key]}, now {now[key]}; {remedy}")
+    if before["content"] != now["content"]:
+        raise UserError(f"{folder}: {file} has changed since the curve was begun; {remedy}")
 
 
 def read_shares(text: str) -> list[float]:

@@ -40,9 +40,9 @@ def test_each_share_is_trained_and_evaluated_once(commands, tmp_path, capsys):
     arguments += [*flags, f"--config.data_dir={tmp_path / 'data'}"]
     learning_curve.main([*arguments, "--shares=0.3"])
     learning_curve.main([*arguments, "--shares=1,0.3"])
-    once = [("train", "0.3"), ("evaluate", "0.3")]
-    again = [("train", "0.3")]  # which is finished: it only looks whether the config is the same
-    assert commands == [*once, *again, ("train", "1"), ("evaluate", "1")]
+    assert commands == [("train", "0.3"), ("evaluate", "0.3"), ("train", "1"), ("evaluate", "1")]
+    with pytest.raises(UserError, match="begun with options .*, now .*learning_rate=1.*another"):
+        learning_curve.main([*arguments, "--shares=1", "--config.optim.learning_rate=1"])
     with (tmp_path / "curve" / "learning_curve.csv").open() as file:
         small, whole = csv.DictReader(file)
     assert tuple(small) == learning_curve.COLUMNS

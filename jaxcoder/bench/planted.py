@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> None:
     if not any(contact.conditions for contact in contacts):
         raise UserError(f"{data.name}: knows no conditions; expected the synthetic cohort")
     print(f"{data.name}, {wanted.split}: {len(contacts):,} contacts")
-    _by_specialty(contacts, test.groups, _signs(Catalogue()))
     _by_role(contacts, test.codes)
+    _by_specialty(contacts, test.groups, _signs(Catalogue()))
     both = (validation.contacts, test.contacts)
     everyone = {key: np.concatenate([each[key] for each in both]) for key in both[0]}
     _promises(Contacts.of(everyone), wanted.draws)

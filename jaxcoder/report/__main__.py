@@ -42,8 +42,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--curve",
         metavar="FILE",
-        help="a learning curve: CSV with share, patients, contacts, micro_f1, recall_at_10; "
-        f"{inputs.LEARNING_CURVE} beside the workdir unless given",
+        help="a learning curve: its workdir, or CSV with share, patients, contacts, micro_f1, "
+        f"recall_at_10; {inputs.LEARNING_CURVE} beside the workdir unless given",
     )
     parser.add_argument(
         "--data_dir", default="", help="where the records lie, if not where the config says"

@@ -293,6 +293,8 @@ def read_curve(path: epath.PathLike) -> list[Row]:
       UserError: it is not there, or lacks a column.
     """
     path = epath.Path(path)
+    if path.is_dir():  # the workdir of `jaxcoder learning_curve`
+        path /= LEARNING_CURVE
     if not path.exists():
         raise UserError(f"--curve {path}: not found; expected a CSV file")
     rows = read_csv(path)

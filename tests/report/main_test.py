@@ -11,6 +11,7 @@ import pytest
 
 from jaxcoder import cli, evaluate
 from jaxcoder.report import __main__ as command
+from jaxcoder.report import inputs
 
 
 def report(*arguments):
@@ -286,6 +287,7 @@ def test_beside_another_run_and_a_learning_curve(workdir, tmp_path):
     assert table[1][3:] == ["+0.0", "+0.0 to +0.0", "may be alike"]
     assert (out / "difference.svg").exists()
     texts = set(re.findall(r">([^<>]+)</text>", (out / "learning_curve.svg").read_text()))
+    assert inputs.read_curve(tmp_path) == inputs.read_curve(tmp_path / "learning_curve.csv")
     assert {"9", "90", "training patients"} <= texts and not {"20", "200"} & texts
 
 
