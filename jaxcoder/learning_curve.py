@@ -77,7 +77,7 @@ def _same(folder: epath.Path, config: str, others: Sequence[str]) -> None:
     content = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
     now = {"config": config, "content": content, "options": sorted(others)}
     path = folder / "learning_curve.json"
-    if not path.exists():
+    if not path.exists() or not any(folder.glob("*/config.json")):  # no share has begun
         write_json(path, now)
         return
     before = json.loads(path.read_text())

@@ -16,8 +16,8 @@ def keep_freed() -> None:
     cores, `jaxcoder bench train_step`, `jaxcoder bench epoch`). Only the first heap can hold large
     arrays, and a thread that has another one stays with it: hence before any thread starts.
 
-    Does nothing where the C library is not glibc, or one whose limit is below that (32 MiB before
-    2.35): it then knows best itself.
+    Does nothing where the C library is not glibc, or one that refuses so high a limit, as older
+    ones do.
     """
     libc = ctypes.CDLL(None)
     with contextlib.suppress(AttributeError):

@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+from etils import epath
 
 from jaxcoder import cli, learning_curve
 from jaxcoder.errors import UserError
@@ -66,3 +67,20 @@ def test_shares_that_make_no_sense(shares):
 def test_only_keys_of_the_config_go_to_train(tmp_path):
     with pytest.raises(UserError, match="--epochs=3: unexpected argument"):
         learning_curve.main(["--config=configs/demo.py", f"--workdir={tmp_path}", "--epochs=3"])
+
+
+def test_a_mistake_before_the_first_share_has_begun_is_not_kept(tmp_path):
+    learning_curve._same(tmp_path, "configs/demo.py", ["--config.no.such=1"])
+    learning_curve._same(tmp_path, "configs/demo.py", [])
+    (tmp_path / "0.1").mkdir()
+    (tmp_path / "0.1" / "config.json").write_text("{}")
+    learning_curve._same(tmp_path, "configs/demo.py", [])
+    with pytest.raises(UserError, match="begun with --config configs/demo.py, now other.py"):
+        learning_curve._same(tmp_path, "other.py", [])
+
+
+def test_counts_are_written_whole(tmp_path):
+    row = dict.fromkeys(learning_curve.COLUMNS, 0.123456789) | {"patients": 5_800_123}
+    learning_curve.write(epath.Path(tmp_path / "curve.csv"), [row])
+    (read,) = csv.DictReader((tmp_path / "curve.csv").read_text().splitlines())
+    assert (read["patients"], read["map"]) == ("5800123", "0.123457")

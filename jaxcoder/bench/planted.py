@@ -11,7 +11,7 @@ best F1, the ceiling, of each specialty and of each code. The run should fall wh
 falls, by as much. Specialties differ in how many of their conditions show outside of the notes, in
 a medication or a laboratory result (by the tables that the package carries): where few do, the
 signature is vague, and less of the ceiling should be reached. What automation promises is tried on
-other draws: a cut is certified on those patients of validation and the split that are drawn, and
+other draws: a cut is certified on those patients of validation and test that are drawn, and
 judged by all of them. (That the threshold was tuned on some of them is not tried.)
 """
 
@@ -41,17 +41,19 @@ def main(argv: Sequence[str]) -> None:
     """Prints ceiling and F1 by specialty and by share secondary, and broken promises."""
     parser = entry.Parser(prog="jaxcoder bench planted", description=__doc__)
     parser.add_argument("--workdir", required=True, help="a run on the synthetic cohort, evaluated")
-    parser.add_argument("--split", default="test", help="that the tables are of")
     parser.add_argument("--data_dir", default="", help="if not where the config says")
     parser.add_argument("--draws", type=int, default=200, help="of patients, for automation")
     wanted = parser.parse_args(argv)
     run = Run(wanted.workdir)
-    validation, test = run.evaluation("validation"), run.evaluation(wanted.split)
+    validation, test = run.evaluation("validation"), run.evaluation("test")
+    for each in (validation, test):
+        if not each.contacts:
+            raise UserError(f"{each.folder}: has no contacts.parquet; {each.remedy}")
     data = Workdir(wanted.workdir).open_tokens(wanted.data_dir)
-    contacts = data.contacts().split(wanted.split)
+    contacts = list(data.contacts().split("test"))  # read once
     if not any(contact.conditions for contact in contacts):
         raise UserError(f"{data.name}: knows no conditions; expected the synthetic cohort")
-    print(f"{data.name}, {wanted.split}: {len(contacts):,} contacts")
+    print(f"{data.name}, test: {len(contacts):,} contacts")
     _by_role(contacts, test.codes)
     _by_specialty(contacts, test.groups, _signs(Catalogue()))
     both = (validation.contacts, test.contacts)
@@ -86,6 +88,11 @@ def _by_specialty(
         known = (signs.get(each.code) for each in contact.conditions)
         shown[contact.specialty].extend(chance for chance in known if chance is not None)
     rows = [row for row in groups if row["grouping"] == "specialty" and chances[row["group"]]]
+    if len(rows) < 3:
+        raise UserError(
+            f"groups.csv has {len(rows)} specialties, expected at least 3; run `jaxcoder evaluate` "
+            "again, with all --groups"
+        )
     ceilings = {row["group"]: _ceiling(chances[row["group"]]) for row in rows}
     reached = {row["group"]: number(row["micro_f1"]) / ceilings[row["group"]] for row in rows}
     signature = {name: float(np.mean(shown[name] or np.nan)) for name in reached}

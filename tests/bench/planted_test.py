@@ -18,6 +18,7 @@ def contact(number, specialty, **chances):
 CONTACTS = [
     *(contact(number, "clear", I10=1.0, J18=1.0) for number in range(30)),
     *(contact(number, "vague", E11=0.5) for number in range(30, 90)),
+    *(contact(number, "between", I50=0.8) for number in range(90, 100)),
 ]
 
 
@@ -25,12 +26,14 @@ def test_ceilings_by_specialty_worked_by_hand(capsys):
     groups = [
         {"grouping": "specialty", "group": "clear", "contacts": "30", "micro_f1": "0.95"},
         {"grouping": "specialty", "group": "vague", "contacts": "60", "micro_f1": "0.6"},
+        {"grouping": "specialty", "group": "between", "contacts": "10", "micro_f1": "0.82"},
         {"grouping": "sex", "group": "F", "contacts": "90", "micro_f1": "0.7"},
     ]
-    planted._by_specialty(CONTACTS, groups, {"I10": 1.0, "J18": 0.5, "E11": 0.25})
+    planted._by_specialty(CONTACTS, groups, {"I10": 1.0, "J18": 0.5, "E11": 0.25, "I50": 0.5})
     out = capsys.readouterr().out
     vague, clear = r"vague +60 +0\.25 +0\.667 +0\.600 +90", r"clear +30 +0\.75 +1\.000 +0\.950 +95"
-    assert re.search(rf"{vague}\.0%\n{clear}\.0%\n", out)
+    between = r"between +10 +0\.50 +0\.889 +0\.820 +92\.2%"
+    assert re.search(rf"{vague}\.0%\n{between}\n{clear}\.0%\n", out)
     assert "share reached: 1.00," in out
 
 
@@ -68,3 +71,8 @@ def test_a_promise_that_the_halves_cannot_show_is_not_made(capsys):
     }
     assert certified["0.80"] == (20, 0)
     assert certified["0.95"][0] <= 1  # of 93 % no half shows that
+
+
+def test_too_few_specialties_are_one_line():
+    with pytest.raises(UserError, match="has 0 specialties, expected at least 3; run"):
+        planted._by_specialty(CONTACTS, [], {})

@@ -7,6 +7,7 @@ import pytest
 
 from jaxcoder.bench import __main__ as bench
 from jaxcoder.bench import torch_step, train_step
+from jaxcoder.errors import UserError
 from jaxcoder.models import coder
 from jaxcoder.models.coder import CoderOptions
 from jaxcoder.models.encoder_options import EncoderOptions
@@ -24,6 +25,18 @@ def test_both_sides_take_the_same_steps(capsys):
     assert [name for name, _, _ in rows] == ["JAX", "torch eager", "torch accumulated"]
     losses = [float(loss) for _, _, loss in rows]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-3) and losses[0] > 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--labels=8"], "--labels 8: expected at least the 16 of a document"),
+        (["--shortest=33"], "--shortest 33: expected 0 to --tokens 32"),
+    ],
+)
+def test_sizes_that_no_batch_can_have(flags, message):
+    with pytest.raises(UserError, match=message):
+        bench.main(["train_step", *SIZES, *flags])
 
 
 def test_accumulation_updates_after_so_many_documents(monkeypatch):

@@ -100,6 +100,8 @@ def test_differences_of_parameters_and_of_logs(tmp_path):
     assert kill_check.largest(*trees) == 0
     trees[1]["w"][2] += 0.25
     assert kill_check.largest(*jax.tree.map(np.asarray, trees)) == 0.25
+    broken = {"a": np.zeros(2), "b": np.array([np.nan])}
+    assert np.isnan(kill_check.largest(broken, broken))
     logs = []
     for number, losses in enumerate(([4.0, 2.0, 1.0], [4.0, 2.5])):
         logs.append(tmp_path / str(number))
@@ -107,3 +109,5 @@ def test_differences_of_parameters_and_of_logs(tmp_path):
         logs[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert kill_check.apart(logs[0], logs[0]) == (0, 0)
     assert kill_check.apart(*logs) == (pytest.approx(0.25), 1)
+    logs[1].write_text(json.dumps({"step": 0, "train/loss": None}))  # as NaN is logged
+    assert np.isnan(kill_check.apart(*logs)[0])

@@ -24,18 +24,21 @@ def test_batch_by_batch_is_all_at_once(case, rows):
     _equal(case.totals(rows, batch=len(case.loss_N)), case.totals(rows, batch=7))
 
 
-@pytest.mark.parametrize(("name", "value"), [("WINDOW", 8 * 30 + 1), ("WINDOW_DOCUMENTS", 9)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("WINDOW", 8 * 30 + 1), ("WINDOW_DOCUMENTS", 9), ("WINDOW_BATCHES", 2)]
+)
 def test_windows_on_the_devices_do_not_show(case, rows, monkeypatch, name, value):
     whole = case.totals(rows)
     monkeypatch.setattr(statistics.Accumulator, name, value)
     _equal(whole, case.totals(rows))
 
 
-def test_sums_keep_what_float32_loses(make_case, rows, monkeypatch):
+@pytest.mark.parametrize(("name", "value"), [("WINDOW_DOCUMENTS", 8), ("WINDOW_BATCHES", 1)])
+def test_sums_keep_what_float32_loses(make_case, rows, monkeypatch, name, value):
     case = make_case(0)
     case.loss_N[:], case.loss_N[0] = 1.0, 2.0**24  # to which float32 cannot add 1
-    monkeypatch.setattr(statistics.Accumulator, "WINDOW_DOCUMENTS", 8)
-    losses = case.totals(rows).documents.measures[-1]
+    monkeypatch.setattr(statistics.Accumulator, name, value)
+    losses = case.totals(rows, batch=8).documents.measures[-1]
     assert losses.dtype == np.float64
     assert abs(losses - (2**24 + 44)) <= 7  # only the window with the large one rounds
 

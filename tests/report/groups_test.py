@@ -1,0 +1,10 @@
+from jaxcoder.report import groups
+
+
+def test_a_figure_has_the_largest_groups_in_their_order():
+    rows = [{"group": str(number), "contacts": str(number % 7)} for number in range(70)]
+    largest, more = groups._largest(rows)
+    assert len(largest) == 60 and more.endswith("the table has all 70.")
+    assert {row["contacts"] for row in rows if row not in largest} == {"0"}
+    assert largest == sorted(largest, key=lambda row: int(row["group"]))
+    assert groups._largest(rows[:60]) == (rows[:60], "")
