@@ -107,3 +107,14 @@ def test_both_doors_lead_to_the_same_command(name):
 def test_every_module_of_a_command_is_there():
     for command in cli.COMMANDS.values():
         assert hasattr(importlib.import_module(command.module), "main")
+
+
+def test_freed_memory_is_kept_before_a_command_is_imported():
+    script = """
+import sys
+from jaxcoder import cli, memory
+memory.keep_freed = lambda: print("jax" in sys.modules)
+cli.main(["bench", "--help"])
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.stdout.startswith("False\n")

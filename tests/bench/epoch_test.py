@@ -1,7 +1,11 @@
 import pathlib
 import re
 
+import numpy as np
+
 from jaxcoder.bench import __main__ as bench
+from jaxcoder.bench import epoch
+from jaxcoder.bench.epoch import Side
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "demo.py"
 OPTIONS = {
@@ -27,3 +31,13 @@ def test_both_sides_see_every_contact_and_ours_less_padding(tmp_path, capsys):
     (ours, real, padding, _), (theirs, other_real, other_padding, to_itself) = rows
     assert (ours, theirs, float(to_itself)) == ("JAX", "torch", 1.0)
     assert real == other_real and float(padding) < float(other_padding)
+
+
+def test_turns_take_each_batch_once(monkeypatch):
+    monkeypatch.setattr(epoch, "_TURN", 5)
+    batches = [{"length": np.array([2]), "tokens": np.zeros((1, 3)), "n": n} for n in range(4)]
+    taken = []
+    side = Side(lambda batch: taken.append(batch["n"]), iter(batches))
+    assert side.turn() and taken == [0, 1, 2]
+    assert side.turn() and taken == [0, 1, 2, 3]
+    assert not side.turn() and (side.real, side.computed) == (8, 12)

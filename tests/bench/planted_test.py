@@ -7,6 +7,7 @@ from jaxcoder.bench import planted
 from jaxcoder.errors import UserError
 from jaxcoder.metrics.automation import Contacts
 from jaxcoder.records.schema import Condition, Contact
+from jaxcoder.records.sources.synthetic.catalogue import Catalogue
 
 
 def contact(number, specialty, **chances):
@@ -76,3 +77,9 @@ def test_a_promise_that_the_halves_cannot_show_is_not_made(capsys):
 def test_too_few_specialties_are_one_line():
     with pytest.raises(UserError, match="has 0 specialties, expected at least 3; run"):
         planted._by_specialty(CONTACTS, [], {})
+
+
+def test_signs_are_medications_and_results_of_the_tables():
+    # Appendicitis: metronidazole .6, cefuroxime .5, CRP .8, leukocytes .8.
+    expected = 1 - 0.4 * 0.5 * 0.2 * 0.2
+    assert planted._signs(Catalogue())["K35.80"] == pytest.approx(expected)

@@ -57,7 +57,7 @@ def test_the_guarantee_holds_over_splits_and_the_naive_rule_breaks_it(monkeypatc
     automated = 0
     rng = np.random.default_rng(1)
     for _ in range(splits):
-        drawn = everyone.taking(np.isin(everyone.patient, rng.choice(20_000, 150, replace=False)))
+        drawn = everyone.taking(np.isin(everyone.patient, rng.choice(20_000, 200, replace=False)))
         quality = drawn.quality("exact_match")
         cuts = automation._cuts(drawn.confidence, automation.STEPS, automation.LEAST)
         reached = [cut for cut in cuts if quality[drawn.confidence >= cut].mean() >= target]
@@ -77,7 +77,7 @@ def test_the_guarantee_holds_over_splits_and_the_naive_rule_breaks_it(monkeypatc
     # The mean alone, and a bound that does not know of patients, are wrong more often.
     assert broken["naive"] > splits * 0.3
     assert broken["independent"] > broken["certified"]
-    assert automated > splits * 0.8  # and it is not for never automating that it holds
+    assert automated > splits * 0.9  # and it is not for never automating that it holds
 
 
 @pytest.mark.parametrize("name", ["jaccard", "f1"])
