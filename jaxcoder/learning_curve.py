@@ -80,7 +80,15 @@ def _same(folder: epath.Path, config: str, others: Sequence[str]) -> None:
     if not path.exists() or not any(folder.glob("*/config.json")):  # no share has begun
         write_json(path, now)
         return
-    before = json.loads(path.read_text())
+    try:
+        before = json.loads(path.read_text())
+    except ValueError:
+        before = None
+    if not isinstance(before, dict) or before.keys() != now.keys():
+        raise UserError(
+            f"{path}: cannot be read; expected what the curve was begun with; delete it if that "
+            "was the same, or give another --workdir"
+        )
     remedy = "give what the curve was begun with, or another --workdir"
     for key, what in (("config", "--config"), ("options", "options")):
         if before[key] != now[key]:

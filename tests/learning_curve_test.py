@@ -79,6 +79,15 @@ def test_a_mistake_before_the_first_share_has_begun_is_not_kept(tmp_path):
         learning_curve._same(tmp_path, "other.py", [])
 
 
+@pytest.mark.parametrize("content", ['{"conf', "{}", ""])
+def test_what_it_was_begun_with_was_cut(tmp_path, content):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "config.json").write_text("{}")
+    (tmp_path / "learning_curve.json").write_text(content)
+    with pytest.raises(UserError, match=r"learning_curve.json: cannot be read; .* delete it"):
+        learning_curve._same(tmp_path, "configs/demo.py", [])
+
+
 def test_counts_are_written_whole(tmp_path):
     row = dict.fromkeys(learning_curve.COLUMNS, 0.123456789) | {"patients": 5_800_123}
     learning_curve.write(epath.Path(tmp_path / "curve.csv"), [row])

@@ -44,11 +44,17 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--data_dir", default="", help="if not where the config says")
     parser.add_argument("--draws", type=int, default=200, help="of patients, for automation")
     wanted = parser.parse_args(argv)
+    if wanted.draws < 1:
+        raise UserError(f"--draws {wanted.draws}: expected at least 1")
     run = Run(wanted.workdir)
     validation, test = run.evaluation("validation"), run.evaluation("test")
-    for each in (validation, test):
-        if not each.contacts:
-            raise UserError(f"{each.folder}: has no contacts.parquet; {each.remedy}")
+    for each, name, held in (
+        (validation, "contacts.parquet", validation.contacts),
+        (test, "contacts.parquet", test.contacts),
+        (test, "codes.csv", test.codes),
+    ):
+        if not held:
+            raise UserError(f"{each.folder}: has no {name}; {each.remedy}")
     data = Workdir(wanted.workdir).open_tokens(wanted.data_dir)
     contacts = list(data.contacts().split("test"))  # read once
     if not any(contact.conditions for contact in contacts):
