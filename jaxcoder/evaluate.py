@@ -37,7 +37,8 @@ from jaxcoder.scorer import BASELINES, HostBatch, Score, Scorer, make_scorer
 from jaxcoder.split_pass import SplitCodes
 from jaxcoder.tokens import ablation
 from jaxcoder.tokens.builder import TokenData
-from jaxcoder.workdir import Tuned, Workdir
+from jaxcoder.tuned import Tuned
+from jaxcoder.workdir import Workdir
 
 
 def evaluate(
@@ -232,16 +233,16 @@ def _tuned(
     """What was tuned before, or is now; process 0 keeps it for the next time."""
     kept, step = coder.tuned, coder.details.get("step", -1)
     if kept and kept.comparable is not None and (kept.exact or not exact):
-        own = workdir.read_thresholds(by, step, kept) if by and keep else None
+        own = workdir.tuned.read_own(by, step, kept) if by and keep else None
         if own is not None:
             return kept, Thresholds(by, kept.threshold, own)
         if not by:
             return kept, None
     found = tuning.tune(coder, data, exact=exact, by=by)
     if keep and jax.process_index() == 0:
-        workdir.write_tuned(found.tuned, step, found.micro_f1)
+        workdir.tuned.write(found.tuned, step, found.micro_f1)
         if found.thresholds:
-            workdir.write_thresholds(by, found.thresholds.own, step, found.tuned)
+            workdir.tuned.write_own(by, found.thresholds.own, step, found.tuned)
     return found.tuned, found.thresholds
 
 

@@ -23,7 +23,8 @@ from jaxcoder.steps import Steps
 from jaxcoder.tokens.builder import TokenData
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.trained import TrainedCoder
-from jaxcoder.workdir import Tuned, Workdir
+from jaxcoder.tuned import Tuned
+from jaxcoder.workdir import Workdir
 
 HostBatch = Mapping[str, np.ndarray]
 Score = Callable[[HostBatch], tuple[jax.Array, jax.Array]]

@@ -17,7 +17,8 @@ from jaxcoder.records.codes import LabelSpace
 from jaxcoder.steps import Steps, make_steps
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
 from jaxcoder.tokens.tokenizer import load_tokenizer
-from jaxcoder.workdir import Tuned, Workdir
+from jaxcoder.tuned import Tuned
+from jaxcoder.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ def restore(
     shapes = {"coder": steps.state_shapes.params}
     progress, items = checkpoints.restore(step, shapes, label_space.hash)
     checkpoints.close()
-    tuned = workdir.read_tuned(step)
+    tuned = workdir.tuned.read(step)
     fused = options.fusion.enabled and not alone
     if tuned is not None and (tuned.fusion is not None) != fused:
         tuned = None  # the config has been changed since

@@ -15,7 +15,7 @@ from jaxcoder.metrics.statistics import Totals
 from jaxcoder.metrics.thresholds import Thresholds
 from jaxcoder.scorer import Scorer
 from jaxcoder.tokens.builder import TokenData
-from jaxcoder.workdir import Tuned
+from jaxcoder.tuned import Tuned
 
 
 @dataclasses.dataclass(frozen=True)

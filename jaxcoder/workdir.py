@@ -10,31 +10,14 @@ from etils import epath
 from jaxcoder import experiment
 from jaxcoder.errors import UserError
 from jaxcoder.experiment import Experiment
-from jaxcoder.fusion import Weights
 from jaxcoder.lock import lock
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.store import below
-from jaxcoder.settings import build, changes
+from jaxcoder.settings import changes
 from jaxcoder.tokens.builder import TokenData, open_tokens
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon
+from jaxcoder.tuned import TunedFiles
 from jaxcoder.whole_file import write_bytes, write_json
-
-
-@dataclasses.dataclass(frozen=True)
-class Tuned:
-    """What is tuned on the validation split for one checkpoint.
-
-    Attributes:
-      threshold: probability that an assigned code exceeds.
-      fusion: how network and lexicon are fused; None where the network stands alone.
-      comparable: the threshold of `metrics.comparable`; None where it has yet to be tuned.
-      exact: whether no threshold at all is better on validation, not only none of the grid.
-    """
-
-    threshold: float
-    fusion: Weights | None = None
-    comparable: float | None = None
-    exact: bool = False
 
 
 class Workdir:
@@ -50,9 +33,8 @@ class Workdir:
       tensorboard: `tensorboard/`.
       profile: `profile/`, traces of steps.
       encoder: `encoder/`, what pretraining makes.
-      threshold: `threshold.json`, tuned on the validation split, and for which checkpoint.
-      own_thresholds: `thresholds_code.json`, `thresholds_specialty.json`, likewise, by `code` and
-        `specialty`.
+      tuned: what is tuned on the validation split, and for which checkpoint: `threshold.json`,
+        `thresholds_code.json`, `thresholds_specialty.json`.
       lexicon: `lexicon.npz`, where the config fuses network and lexicon.
       finished: `finished.json`, written last by a run that has reached its end.
       data: `data.json`, which data sets below `data_dir` the run was made from.
@@ -74,10 +56,7 @@ class Workdir:
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
         self.encoder = self.path / "encoder"
-        self.threshold = self.path / "threshold.json"
-        self.own_thresholds = {
-            by: self.path / f"thresholds_{by}.json" for by in ("code", "specialty")
-        }
+        self.tuned = TunedFiles(self.path, lambda: self.read_label_space().hash)
         self.lexicon = self.path / "lexicon.npz"
         self.finished = self.path / "finished.json"
         self.data = self.path / "data.json"
@@ -159,7 +138,7 @@ class Workdir:
         config = json.loads(json.dumps(config))
         tokens = _tokens(config, data)
         if not self._tuned_for(config, tokens):
-            self._forget_tuned()
+            self.tuned.forget()
         self.path.mkdir(parents=True, exist_ok=True)
         for file in epath.Path(data.tokenizer_dir).iterdir():
             write_bytes(self.tokenizer / file.name, file.read_bytes())
@@ -284,71 +263,8 @@ class Workdir:
         content = lexicon.to_bytes()
         if self.lexicon.exists() and self.lexicon.read_bytes() == content:
             return
-        self._forget_tuned()
+        self.tuned.forget()
         write_bytes(self.lexicon, content)
-
-    def _forget_tuned(self) -> None:
-        for path in (self.threshold, *self.own_thresholds.values()):
-            path.unlink(missing_ok=True)
-
-    def write_tuned(self, tuned: Tuned, step: int, micro_f1: float) -> None:
-        """Keeps what was tuned on validation for the checkpoint of a step."""
-        content = {"step": step, "micro_f1": micro_f1, "split": "validation"}
-        content |= {"label_space": self.read_label_space().hash}
-        write_json(self.threshold, content | dataclasses.asdict(tuned))
-
-    def read_tuned(self, step: int) -> Tuned | None:
-        """What was tuned for the checkpoint of a step; None when it was tuned for another."""
-        if not self.threshold.exists():
-            return None
-        try:
-            content = json.loads(self.threshold.read_text())
-            if (content["step"], content["label_space"]) != (step, self.read_label_space().hash):
-                return None
-            # A file of an older version lacks what has come since.
-            kept = {field.name for field in dataclasses.fields(Tuned)} & set(content)
-            tuned = {"threshold": content["threshold"], **{key: content[key] for key in kept}}
-            return build(Tuned, tuned, str(self.threshold))
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{self.threshold}: not a threshold; delete it and run `jaxcoder evaluate` again"
-            ) from None
-
-    def write_thresholds(self, by: str, own: Mapping[str, float], step: int, tuned: Tuned) -> None:
-        """Keeps thresholds by code or by specialty, in `own_thresholds`.
-
-        Args:
-          by: `code` or `specialty`.
-          own: thresholds by code or specialty; others have that of `tuned`.
-          step: of the checkpoint that they were tuned for.
-          tuned: what was tuned beside them; without it they are void.
-        """
-        content = self._belonging(step, tuned) | {"by": by, "own": dict(own)}
-        write_json(self.own_thresholds[by], content)
-
-    def read_thresholds(self, by: str, step: int, tuned: Tuned) -> dict[str, float] | None:
-        """What `write_thresholds` kept; None where nothing, or what belongs to something else.
-
-        Raises:
-          UserError: the file is not one of thresholds.
-        """
-        path = self.own_thresholds[by]
-        if not path.exists():
-            return None
-        try:
-            content = json.loads(path.read_text())
-            belonging = json.loads(json.dumps(self._belonging(step, tuned)))
-            if any(content[key] != value for key, value in belonging.items()):
-                return None
-            return {name: float(value) for name, value in content["own"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(
-                f"{path}: not thresholds; delete it and run `jaxcoder evaluate` again"
-            ) from None
-
-    def _belonging(self, step: int, tuned: Tuned) -> dict[str, Any]:
-        space = self.read_label_space().hash
-        return {"step": step, "label_space": space, "tuned": dataclasses.asdict(tuned)}
 
 
 def _tokens(config: Mapping[str, Any], data: TokenData) -> str:

@@ -273,13 +273,13 @@ def test_a_fused_coder_and_its_network_alone(workdir, tmp_path):
     fused.write_lexicon(fit_evidence_lexicon(workdir.open_tokens(), fused.read_experiment()))
     flags = ["--workdir", fused.path, "--split", "test", "--top", 99]
     assert command(*flags) == 0
-    kept = json.loads(fused.threshold.read_text())
+    kept = json.loads(fused.tuned.threshold.read_text())
     metrics, details, _, rows = read_evaluation(fused.evaluation("test"))
     assert details["fusion"] == kept["fusion"] and metrics["threshold"] == kept["threshold"]
     # The lexicon knows what the random network does not.
     assert metrics["micro_f1"] > 0.8
     assert command(*flags, "--baseline", "network") == 0
-    assert json.loads(fused.threshold.read_text()) == kept  # the network's is not kept
+    assert json.loads(fused.tuned.threshold.read_text()) == kept  # the network's is not kept
     alone, _, _, random_rows = read_evaluation(fused.evaluation("test", "network"))
     assert alone["micro_f1"] < 0.7
     lexicon, options = EvidenceLexicon.load(fused.lexicon), fused.read_experiment()
@@ -324,10 +324,10 @@ def test_fusion_is_fitted_on_as_many_contacts_as_asked(workdir, monkeypatch):
 
 
 def test_the_threshold_is_tuned_on_validation_and_applied_unchanged(workdir):
-    workdir.threshold.unlink(missing_ok=True)
+    workdir.tuned.threshold.unlink(missing_ok=True)
     assert command("--workdir", workdir.path, "--split", "test") == 0
     test = read_evaluation(workdir.evaluation("test"))[0]
-    kept = json.loads(workdir.threshold.read_text())
+    kept = json.loads(workdir.tuned.threshold.read_text())
     assert (kept["step"], kept["split"]) == (7, "validation")
     assert test["threshold"] == kept["threshold"]
     assert command("--workdir", workdir.path, "--split", "validation") == 0
@@ -484,32 +484,32 @@ def test_a_second_evaluation_compiles_nothing(workdir):
 
 
 def test_the_comparable_threshold_is_of_validation_and_kept(workdir):
-    workdir.threshold.unlink(missing_ok=True)
+    workdir.tuned.threshold.unlink(missing_ok=True)
     assert command("--workdir", workdir.path, "--split", "test") == 0
-    kept = json.loads(workdir.threshold.read_text())
+    kept = json.loads(workdir.tuned.threshold.read_text())
     details = read_evaluation(workdir.evaluation("test"))[1]
     assert details["comparable"]["threshold"] == kept["comparable"]
     assert np.float32(kept["comparable"]) in np.linspace(0, 1, 100).astype(np.float32)
     assert details["thresholds"] == {"by": "global"}
     # A file of an older version lacks it: it is tuned, and the threshold stays what it was.
-    write_json(workdir.threshold, {key: kept[key] for key in kept if key != "comparable"})
-    older = json.loads(workdir.threshold.read_text()) | {"threshold": 0.25}
+    write_json(workdir.tuned.threshold, {key: kept[key] for key in kept if key != "comparable"})
+    older = json.loads(workdir.tuned.threshold.read_text()) | {"threshold": 0.25}
     del older["exact"]
-    write_json(workdir.threshold, older)
+    write_json(workdir.tuned.threshold, older)
     assert command("--workdir", workdir.path, "--split", "test") == 0
-    again = json.loads(workdir.threshold.read_text())
+    again = json.loads(workdir.tuned.threshold.read_text())
     assert (again["threshold"], again["comparable"]) == (0.25, kept["comparable"])
-    workdir.threshold.unlink()
+    workdir.tuned.threshold.unlink()
 
 
 def test_exact_tuning_is_as_good_as_any_threshold_and_is_kept(workdir):
-    workdir.threshold.unlink(missing_ok=True)
+    workdir.tuned.threshold.unlink(missing_ok=True)
     flags = ["--workdir", workdir.path, "--split", "validation", "--top", 99]
     assert command(*flags) == 0
     of_grid = read_evaluation(workdir.evaluation("validation"))[0]
     assert command(*flags, "--tune", "exact") == 0
     metrics, _, _, rows = read_evaluation(workdir.evaluation("validation"))
-    kept = json.loads(workdir.threshold.read_text())
+    kept = json.loads(workdir.tuned.threshold.read_text())
     assert kept["exact"] and kept["threshold"] == metrics["threshold"]
     assert kept["micro_f1"] == pytest.approx(metrics["micro_f1"])
     scores = [
@@ -525,7 +525,7 @@ def test_exact_tuning_is_as_good_as_any_threshold_and_is_kept(workdir):
     assert metrics["micro_f1"] == pytest.approx(best) and best >= of_grid["micro_f1"]
     assert command(*flags) == 0  # without the flag, what was kept is used
     assert read_evaluation(workdir.evaluation("validation"))[0] == metrics
-    workdir.threshold.unlink()
+    workdir.tuned.threshold.unlink()
 
 
 @pytest.mark.parametrize("by", ["code", "specialty"])

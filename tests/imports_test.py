@@ -29,7 +29,7 @@ ORDER = (
     *("packing", "masking"),
     *("models", "packed_batches", "weight_names", "weights", "architectures", "pretrained"),
     *("losses", "objectives", "optim", "steps", "fusion_weights", "fusion"),
-    *("progress", "checkpoint", "experiment", "workdir", "trained", "start"),
+    *("progress", "checkpoint", "experiment", "tuned", "workdir", "trained", "start"),
     *(
         "metrics",
         "outcomes",

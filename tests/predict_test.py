@@ -15,8 +15,9 @@ from jaxcoder.records.codes import LabelSpace
 from jaxcoder.records.schema import Contact, Note
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
 from jaxcoder.tokens.tokenizer import TokenizerOptions, train_tokenizer
+from jaxcoder.tuned import Tuned
 from jaxcoder.whole_file import write_json
-from jaxcoder.workdir import Tuned, Workdir
+from jaxcoder.workdir import Workdir
 
 WORDS = ["chest", "pain", "fever", "cough", "fracture", "left", "wrist", "diabetes", "metformin"]
 CODES = tuple(f"{letter}{number:02}.{number}" for letter in "EIJS" for number in range(6))
@@ -198,12 +199,12 @@ def test_a_threshold_tuned_since_counts_and_only_for_its_checkpoint(trained_work
     coder = trained.restore(trained_workdir)
     assert (coder.step, coder.threshold, coder.tuned) == (3, 0.5, Tuned(0.5))
     try:
-        trained_workdir.write_tuned(Tuned(0.25), 3, 0.2)
+        trained_workdir.tuned.write(Tuned(0.25), 3, 0.2)
         assert trained.restore(trained_workdir).threshold == 0.25
-        trained_workdir.write_tuned(Tuned(0.25), 2, 0.2)
+        trained_workdir.tuned.write(Tuned(0.25), 2, 0.2)
         assert trained.restore(trained_workdir).threshold == 0.5
     finally:
-        trained_workdir.threshold.unlink()
+        trained_workdir.tuned.threshold.unlink()
 
 
 def test_a_fused_coder_hears_its_lexicon(trained_workdir, tmp_path, capsys):
@@ -239,7 +240,7 @@ def test_a_fused_coder_hears_its_lexicon(trained_workdir, tmp_path, capsys):
         ]
 
     found, other = (0.5, 2.0, -1.0, 3.0), (0.25, -2.0)
-    workdir.write_tuned(Tuned(0.5, Weights(found, other)), 3, 0.1)
+    workdir.tuned.write(Tuned(0.5, Weights(found, other)), 3, 0.1)
     alone, fused = probabilities(trained_workdir.path), probabilities(workdir.path)
     score = (1 + 1) / 2 / (1 + 1)
     for row, contact in enumerate(alone):

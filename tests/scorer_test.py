@@ -12,7 +12,7 @@ from jaxcoder.experiment import Experiment
 from jaxcoder.fusion_weights import Weights
 from jaxcoder.models.coder import CoderOptions
 from jaxcoder.trained import TrainedCoder
-from jaxcoder.workdir import Tuned
+from jaxcoder.tuned import Tuned
 
 ROWS = sharding.batch_sharding(sharding.make_mesh(), sharding.DEFAULT_RULES)
 LOGITS_BxL = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)

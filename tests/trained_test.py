@@ -12,8 +12,9 @@ from jaxcoder.progress import Progress
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
 from jaxcoder.tokens.tokenizer import TokenizerOptions, train_tokenizer
+from jaxcoder.tuned import Tuned
 from jaxcoder.whole_file import write_json
-from jaxcoder.workdir import Tuned, Workdir
+from jaxcoder.workdir import Workdir
 
 CODES = ("A00", "I10", "J45.9")
 CONFIG = {
@@ -63,7 +64,7 @@ def test_the_best_checkpoint_comes_with_its_threshold_and_the_last_has_yet_to_be
     best, last = trained.restore(workdir), trained.restore(workdir, "last")
     assert (best.step, best.tuned, best.threshold, values(best)) == (3, Tuned(0.25), 0.25, {1.0})
     assert (last.step, last.tuned, last.threshold, values(last)) == (5, None, 0.5, {2.0})
-    workdir.write_tuned(Tuned(0.125), 5, 0.6)
+    workdir.tuned.write(Tuned(0.125), 5, 0.6)
     assert trained.restore(workdir, "last").tuned == Tuned(0.125)
     assert trained.restore(workdir).tuned == Tuned(0.25)
 
@@ -76,10 +77,10 @@ def test_a_threshold_of_network_and_lexicon_is_none_of_the_network_alone(make_wo
     assert trained.restore(workdir).tuned is None
     assert trained.restore(workdir, alone=True).tuned == Tuned(0.25)
     together = Tuned(0.125, Weights((1.0, 2.0, 3.0, 4.0), (5.0, 6.0)))
-    workdir.write_tuned(together, 3, 0.8)
+    workdir.tuned.write(together, 3, 0.8)
     assert trained.restore(workdir).tuned == together
     assert trained.restore(workdir, alone=True).tuned == Tuned(0.25)
-    workdir.write_tuned(Tuned(0.75), 3, 0.8)
+    workdir.tuned.write(Tuned(0.75), 3, 0.8)
     assert trained.restore(workdir).tuned is None
 
 

@@ -5,10 +5,10 @@ import pathlib
 import pytest
 
 from jaxcoder.errors import UserError
-from jaxcoder.fusion import Weights
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
-from jaxcoder.workdir import Tuned, Workdir
+from jaxcoder.tuned import Tuned
+from jaxcoder.workdir import Workdir
 
 CONFIG = {"data_dir": "data", "model": {"encoder": {"width": 16, "layers": 2}}, "seed": 0}
 
@@ -104,50 +104,6 @@ def test_records_that_are_not_there_are_named(workdir, tmp_path):
         workdir.open_tokens()
 
 
-def test_a_threshold_is_for_one_checkpoint_and_one_label_space(workdir):
-    assert workdir.read_tuned(5) is None
-    for tuned in (Tuned(0.25), Tuned(0.5, Weights((1.0, 2.0, 3.0, 4.0), (5.0, 6.0)))):
-        workdir.write_tuned(tuned, 5, 0.7)
-        assert workdir.read_tuned(5) == tuned
-    assert workdir.read_tuned(6) is None
-    LabelSpace(("C00",)).save(workdir.label_space)
-    assert workdir.read_tuned(5) is None
-    broken_files = (
-        "{",
-        "{}",
-        '{"step": 5, "label_space": "' + workdir.read_label_space().hash + '"}',
-    )
-    for broken in broken_files:
-        workdir.threshold.write_text(broken)
-        with pytest.raises(UserError, match="not a threshold; delete it"):
-            workdir.read_tuned(5)
-
-
-def test_what_an_older_version_tuned_is_still_read(workdir):
-    workdir.write_tuned(Tuned(0.25, None, 0.5, True), 5, 0.7)
-    assert workdir.read_tuned(5) == Tuned(0.25, None, 0.5, True)
-    content = json.loads(workdir.threshold.read_text())
-    for key in ("comparable", "exact"):
-        del content[key]
-    workdir.threshold.write_text(json.dumps(content))
-    assert workdir.read_tuned(5) == Tuned(0.25)
-
-
-def test_thresholds_of_their_own_belong_to_a_checkpoint_and_what_was_tuned_with_it(workdir, data):
-    tuned = Tuned(0.25, Weights((1.0, 2.0, 3.0, 4.0), (5.0, 6.0)), 0.5)
-    assert workdir.read_thresholds("code", 5, tuned) is None
-    workdir.write_thresholds("code", {"A00": 0.125}, 5, tuned)
-    assert workdir.read_thresholds("code", 5, tuned) == {"A00": 0.125}
-    assert workdir.read_thresholds("specialty", 5, tuned) is None
-    assert workdir.read_thresholds("code", 6, tuned) is None
-    assert workdir.read_thresholds("code", 5, dataclasses.replace(tuned, threshold=0.5)) is None
-    workdir.own_thresholds["code"].write_text("{}")
-    with pytest.raises(UserError, match="thresholds_code.json: not thresholds; delete it"):
-        workdir.read_thresholds("code", 5, tuned)
-    workdir.create(CONFIG, data)  # a run begun anew
-    assert workdir.read_thresholds("code", 5, tuned) is None
-
-
 def test_another_lexicon_forgets_what_was_tuned_with_the_one_before(workdir):
     one, other = (
         EvidenceLexicon.fit(
@@ -156,31 +112,33 @@ def test_another_lexicon_forgets_what_was_tuned_with_the_one_before(workdir):
         for code in ("R50.9", "R50.8")
     )
     workdir.write_lexicon(one)
-    workdir.write_tuned(Tuned(0.25), 5, 0.7)
+    workdir.tuned.write(Tuned(0.25), 5, 0.7)
     workdir.write_lexicon(one)  # as when training is started again
-    assert workdir.read_tuned(5) == Tuned(0.25)
+    assert workdir.tuned.read(5) == Tuned(0.25)
     workdir.write_lexicon(other)
-    assert workdir.read_tuned(5) is None
+    assert workdir.tuned.read(5) is None
     assert EvidenceLexicon.load(workdir.lexicon).scores("fever") == other.scores("fever")
 
 
 def test_a_run_begun_anew_forgets_the_threshold_of_the_one_before(workdir, data):
-    workdir.write_tuned(Tuned(0.25), 5, 0.7)
+    workdir.tuned.write(Tuned(0.25), 5, 0.7)
+    workdir.tuned.write_own("code", {"A00": 0.125}, 5, Tuned(0.25))
     workdir.create(CONFIG, data)
-    assert workdir.read_tuned(5) is None
+    assert workdir.tuned.read(5) is None
+    assert workdir.tuned.read_own("code", 5, Tuned(0.25)) is None
 
 
 @pytest.mark.parametrize("what", ["fusion", "records"])
 def test_what_was_tuned_with_other_options_or_records_is_forgotten(workdir, data, what):
     trained(workdir)
     workdir.create(CONFIG, data)
-    workdir.write_tuned(Tuned(0.25), 5, 0.7)
+    workdir.tuned.write(Tuned(0.25), 5, 0.7)
     workdir.create(CONFIG | {"seed": 1}, data)
-    assert workdir.read_tuned(5) == Tuned(0.25)
+    assert workdir.tuned.read(5) == Tuned(0.25)
     if what == "records":
         data = dataclasses.replace(data, path=data.path.parent / "1.0.1")
     workdir.create(CONFIG | ({"fusion": {"candidates": 7}} if what == "fusion" else {}), data)
-    assert workdir.read_tuned(5) is None
+    assert workdir.tuned.read(5) is None
 
 
 def test_a_damaged_config_is_one_clear_line(workdir, data):

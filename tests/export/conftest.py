@@ -15,8 +15,9 @@ from jaxcoder.progress import Progress
 from jaxcoder.records.codes import LabelSpace
 from jaxcoder.tokens.evidence_lexicon import EvidenceLexicon, EvidenceLexiconOptions
 from jaxcoder.tokens.tokenizer import TokenizerOptions, train_tokenizer
+from jaxcoder.tuned import Tuned
 from jaxcoder.whole_file import write_json
-from jaxcoder.workdir import Tuned, Workdir
+from jaxcoder.workdir import Workdir
 
 WORDS = ["chest", "pain", "fever", "cough", "fracture", "left", "wrist", "diabetes", "metformin"]
 CODES = tuple(f"{letter}{number:02}.{number}" for letter in "EIJS" for number in range(3))
@@ -74,7 +75,7 @@ def make_workdir(tmp_path_factory):
             )
             workdir.write_lexicon(lexicon)
             weights = Weights((0.5, 2.0, -1.0, 3.0), (0.25, -0.1))
-            workdir.write_tuned(Tuned(0.4, weights), STEP, 0.1)
+            workdir.tuned.write(Tuned(0.4, weights), STEP, 0.1)
         return workdir
 
     return make
