@@ -140,8 +140,8 @@ def test_fused_scores_with_labels_on_several_devices_are_those_of_one(evaluated,
     shutil.copytree(evaluated[8].path, elsewhere.path)
     shutil.rmtree(elsewhere.evaluation(SPLIT))
     evaluate(1, elsewhere)
-    assert elsewhere.threshold.read_bytes() == evaluated[8].threshold.read_bytes()
-    assert "found" in json.loads(elsewhere.threshold.read_text())["fusion"]
+    assert elsewhere.tuned.threshold.read_bytes() == evaluated[8].tuned.threshold.read_bytes()
+    assert "found" in json.loads(elsewhere.tuned.threshold.read_text())["fusion"]
     ours, expected = probabilities(evaluated[8]), probabilities(elsewhere)
     labels = len(elsewhere.read_label_space())
     assert labels % 2 and len(ours) == metrics(elsewhere)["num_contacts"] * labels
