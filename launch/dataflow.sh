@@ -18,8 +18,8 @@
 #   --dry-run     print the commands
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=launch/dry_run.sh
-source "$here/dry_run.sh"
+# shellcheck source=launch/launchers.sh
+source "$here/launchers.sh"
 
 [[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
 [[ $# -ge 1 ]] || usage 2 >&2

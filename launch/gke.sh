@@ -24,8 +24,8 @@
 #   --dry-run            print the commands, and the manifest
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=launch/dry_run.sh
-source "$here/dry_run.sh"
+# shellcheck source=launch/launchers.sh
+source "$here/launchers.sh"
 
 [[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
 [[ $# -ge 2 ]] || usage 2 >&2
@@ -85,6 +85,7 @@ manifest() {
   for key in "$image" "$bucket" "$accelerator" "$account"; do # they stand unquoted in the manifest
     [[ $key =~ ^[A-Za-z0-9][-A-Za-z0-9._/:@]*$ ]] || mistake "'$key': not a name"
   done
+  check_command "$workdir" "$((slices * all / chips))" "$@"
   # Of a run that was preempted the JobSet must hear that it is not finished.
   [[ -z $workdir ]] || set -- launch/supervise.sh --once "$workdir" "$@"
   local line

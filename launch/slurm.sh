@@ -21,8 +21,8 @@
 #   others         go to sbatch: --partition=, --account=, --time=, --cpus-per-task=, --mem=
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=launch/dry_run.sh
-source "$here/dry_run.sh"
+# shellcheck source=launch/launchers.sh
+source "$here/launchers.sh"
 
 [[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
 [[ $# -ge 2 ]] || usage 2 >&2
@@ -49,6 +49,7 @@ case $action in
     [[ $# -gt 0 ]] || mistake 'start: needs -- COMMAND'
     [[ $nodes =~ ^[1-9][0-9]*$ && $gpus =~ ^[1-9][0-9]*$ ]] ||
       mistake "--nodes=$nodes --gpus=$gpus: expected 1 or more"
+    check_command "$workdir" "$((nodes * gpus))" "$@"
     # --gpus-per-node, not a task: JAX takes the GPU of the task's number among all of its node's.
     run sbatch "--job-name=$name" "--output=$log" "--nodes=$nodes" "--ntasks-per-node=$gpus" \
       "--gpus-per-node=$gpus" ${others[@]+"${others[@]}"} "$here/slurm.sbatch" "$here" "$workdir" "$@"

@@ -32,8 +32,8 @@
 #   --dry-run            print the commands
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=launch/dry_run.sh
-source "$here/dry_run.sh"
+# shellcheck source=launch/launchers.sh
+source "$here/launchers.sh"
 
 [[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
 [[ $# -ge 2 ]] || usage 2 >&2
@@ -137,6 +137,7 @@ gcloud storage rsync --recursive $bucket/data data" || status=$?
 # program up in the folder and PATH of whoever calls it, not of the unit.
 start() {
   [[ $# -gt 0 ]] || mistake "$action: needs -- COMMAND"
+  check_command "$workdir" many "$@"
   [[ -z $workdir ]] || set -- launch/supervise.sh "$workdir" "$@"
   local command
   command=$(printf '%q ' "$@")
@@ -211,6 +212,7 @@ babysit() {
   need workdir
   need type
   [[ $# -gt 0 ]] || mistake "$action: needs -- COMMAND"
+  check_command "$workdir" many "$@" # before there is a slice
   version=${version:-$(runtime)}
   if [[ $dry ]]; then
     note "until this is there:" && run gcloud storage ls "$workdir/finished.json"

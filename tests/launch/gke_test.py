@@ -12,6 +12,7 @@ OPTIONS = [
     "--topology=4x4",
 ]
 WORDS = ["jaxcoder", "train", "--config.train.total='5 epochs'", 'say "a\\b" & {{NAME}} $(X)']
+WORDS += ["--distributed"]
 
 
 def manifest(machine, *options, words=WORDS):
@@ -95,6 +96,17 @@ def pod(content):
 def test_the_pod_runs_exactly_the_command_given(machine):
     command = pod(manifest(machine))["containers"][0]["command"]
     assert command == ["launch/supervise.sh", "--once", "gs://b/runs/x", *WORDS]
+
+
+def test_refuses_a_command_that_would_not_be_one_run(machine):
+    def show(*options, words):
+        return machine.run("gke.sh", "show", "icd", *OPTIONS, *options, "--", *words)
+
+    other = ["jaxcoder", "train", "--workdir", "gs://b/runs/y", "--distributed"]
+    assert "runs/y: expected the same" in show(words=other).stderr
+    alone = ["jaxcoder", "train", "--workdir", "gs://b/runs/x"]
+    assert "needs --distributed" in show(words=alone).stderr
+    assert show("--chips=16", words=alone).returncode == 0, "one host needs nobody"
 
 
 def test_without_a_workdir_the_command_is_not_supervised(machine):

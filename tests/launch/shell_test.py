@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), *(ROOT / "launch").glob("*.sbatch")])
-COMMANDS = [path.name for path in SCRIPTS if path.name not in ("dry_run.sh", "slurm.sbatch")]
+COMMANDS = [path.name for path in SCRIPTS if path.name not in ("launchers.sh", "slurm.sbatch")]
 NAMED = [name for name in COMMANDS if name not in ("local.sh", "supervise.sh")]
 
 

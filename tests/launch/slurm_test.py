@@ -20,6 +20,19 @@ def test_submits_one_process_a_gpu(machine):
     ]
 
 
+def test_refuses_a_command_that_would_not_be_one_run(machine):
+    machine.stand_in("sbatch")
+
+    def start(*options):
+        words = ["jaxcoder", "train", "--workdir", "/runs/x"]
+        return machine.run("slurm.sh", "start", "icd", *options, "--", *words)
+
+    assert "runs/x: expected the same" in start("--workdir=/runs/y").stderr
+    assert "needs --distributed" in start("--workdir=/runs/x", "--gpus=8").stderr
+    assert machine.calls() == []
+    assert start("--workdir=/runs/x").returncode == 0, "one process needs nobody"
+
+
 def test_status_and_stop_name_one_job_of_this_user(machine):
     machine.stand_in("squeue")
     machine.stand_in("scancel")

@@ -87,6 +87,33 @@ def test_a_run_that_runs_is_not_started_twice(machine):
     assert starts(machine.calls(), 2) == ["systemctl is-active"]
 
 
+@pytest.mark.parametrize("action", ["run", "babysit"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["jaxcoder", "train", "--workdir", "gs://b/runs/y", "--distributed"], "runs/y: expected"),
+        (["jaxcoder", "train", "--workdir=gs://b/runs/y", "--distributed"], "runs/y: expected"),
+        (["jaxcoder", "train", "--workdir", "gs://b/runs/x"], "needs --distributed"),
+        ([".venv/bin/jaxcoder", "evaluate", "--workdir", "gs://b/runs/x/"], "needs --distributed"),
+    ],
+)
+def test_refuses_a_command_that_would_not_be_one_run(machine, action, words, message):
+    machine.stand_in("gcloud")
+    result = machine.run("tpu.sh", action, "icd", *WHERE, *RUN, "--", *words)
+    assert (result.returncode, machine.calls()) == (2, [])
+    assert message in result.stderr
+
+
+def test_takes_the_same_workdir_with_and_without_a_slash_at_its_end(machine):
+    machine.stand_in("gcloud")
+    words = ["jaxcoder", "train", "--workdir", "gs://b/runs/x/", "--distributed"]
+    options = [*PLACE, "--workdir=gs://b/runs/x"]
+    assert machine.run("tpu.sh", "run", "icd", *options, "--", *words).returncode == 0
+    other = ["--", "jaxcoder", "tokens", "--config", "configs/demo.py"]  # makes records: no run
+    assert machine.run("tpu.sh", "run", "icd", *PLACE, *other).returncode == 0
+    assert len(machine.calls()) == 2
+
+
 def test_follows_one_worker_and_stops_all(machine):
     machine.stand_in("gcloud")
     machine.run("tpu.sh", "follow", "icd", *PLACE)
