@@ -1,12 +1,17 @@
 # shellcheck shell=bash
 # Sourced by the launchers: what they share.
 
-# With --dry-run a command is printed, as a shell would read it, and not run.
+# With --dry-run a command is printed, for people to read and for a shell to run, and not run. (%q of
+# printf would put a script of several lines into one.)
 dry=''
 run() {
   if [[ $dry ]]; then
-    printf '%q ' "$@"
-    echo
+    local word line='' quote="'" quoted="'\\''"
+    for word in "$@"; do
+      [[ $word =~ ^[-A-Za-z0-9_./:=,@%+]+$ ]] || word=$quote${word//$quote/$quoted}$quote
+      line+=" $word"
+    done
+    echo "${line# }"
   else
     "$@"
   fi

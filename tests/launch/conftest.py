@@ -62,6 +62,12 @@ class Machine:
         environment = self.environment
         subprocess.run(["bash", "-c", command], cwd=self.folder, env=environment, check=False)
 
+    def would_call(self, printed: str) -> list[list[str]]:
+        """Runs what a dry run has printed, as a script against the stand-ins; how it calls them."""
+        self.log.write_text("")
+        self.shell(printed)
+        return self.calls()
+
     def calls(self) -> list[list[str]]:
         """How the stand-ins were called, in order; an argument with line breaks is one."""
         return words(self.log.read_text())
@@ -76,12 +82,6 @@ def words(lines: str) -> list[list[str]]:
         text=True,
     )
     return [line.split("\0") for line in made.stdout.split("\0\n")[:-1]]
-
-
-def lines_of(printed: str) -> list[list[str]]:
-    """The commands that a dry run prints, without its comments."""
-    lines = [line for line in printed.splitlines() if not line.startswith("#")]
-    return words("\n".join(lines))
 
 
 def starts(calls: Sequence[Sequence[str]], count: int) -> list[str]:

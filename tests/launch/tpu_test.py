@@ -1,8 +1,10 @@
 """launch/tpu.sh against stand-ins for gcloud: which commands, in which order."""
 
+import re
+
 import pytest
 
-from tests.launch.conftest import lines_of, starts
+from tests.launch.conftest import starts
 
 PLACE = ["--zone=us-west4-a", "--project=p"]
 WHERE = ["--zone=us-west4-a", "--project=p", "--type=v5litepod-16"]
@@ -218,17 +220,35 @@ def test_babysit_gives_up_where_the_run_does_not_stay_up(machine):
     assert "may still cost" in result.stderr
 
 
-@pytest.mark.parametrize("action", ["create", "setup", "run", "stop", "delete", "babysit"])
+@pytest.mark.parametrize("action", ["create", "setup", "run", "follow", "stop", "delete"])
 @pytest.mark.parametrize("direct", [[], ["--direct"]])
-def test_dry_run_calls_nothing_and_prints_what_it_would(machine, action, direct):
+def test_dry_run_prints_a_script_that_calls_what_a_run_calls(machine, action, direct):
+    def without_folder(calls):
+        return [[re.sub(r"[^\s=]*/code", "code", word) for word in call] for call in calls]
+
     machine.stand_in("gcloud")
-    arguments = [action, "icd", *WHERE, *RUN, *direct, "--dry-run", *TRAIN]
-    result = machine.run("tpu.sh", *arguments)
+    machine.stand_in("git")
+    arguments = [action, "icd", *WHERE, *RUN, *direct]
+    assert machine.run("tpu.sh", *arguments, *TRAIN).returncode == 0
+    called = without_folder(call for call in machine.calls() if "status" not in call)
+    assert called
+    machine.log.write_text("")
+    result = machine.run("tpu.sh", *arguments, "--dry-run", *TRAIN)
     assert result.returncode == 0
-    assert machine.calls() == []
-    kind = "tpu-vm" if direct else "queued-resources"
-    printed = [line for line in lines_of(result.stdout) if line[0] == "gcloud" and "tpus" in line]
-    assert printed and all(kind in line for line in printed)
+    assert [call for call in machine.calls() if "status" not in call] == []
+    assert without_folder(machine.would_call(result.stdout)) == called
+
+
+@pytest.mark.parametrize("direct", [[], ["--direct"]])
+def test_dry_run_of_babysit_prints_all_that_it_may_call(machine, direct):
+    machine.stand_in("gcloud")
+    machine.stand_in("git")
+    result = machine.run("tpu.sh", "babysit", "icd", *WHERE, *RUN, *direct, "--dry-run", *TRAIN)
+    assert result.returncode == 0
+    assert starts(machine.calls(), 1) == ["git"], "the status of the checkout"
+    calls = [call for call in machine.would_call(result.stdout) if call[:3] == TPUS]
+    assert {call[3] for call in calls} == {"tpu-vm" if direct else "queued-resources"}
+    assert [call[4] for call in calls] == ["describe", "create", "ssh", "ssh", "delete"]
 
 
 @pytest.mark.parametrize(
