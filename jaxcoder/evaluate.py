@@ -17,10 +17,12 @@ devices, with --distributed on those of several hosts.
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 from absl import flags
+from etils import epath
 from jax.sharding import NamedSharding
 
 from jaxcoder import distributed, entry, evaluation_files, outcomes, split_pass, tuning
@@ -192,39 +194,61 @@ def _evaluate(exits: contextlib.ExitStack) -> None:
         )
         if lead:
             evaluation_files.begin(folder)
-    if not lead:
-        return
-    source = "tuned on validation" if wanted.threshold is None else "given"
-    details = {**coder.details, "threshold_from": source, "split": wanted.split}
-    details["without"] = list(wanted.without)
-    details["thresholds"] = {"by": wanted.thresholds}
-    if own:
-        count = sum(name in own.own for name in names)
-        details["thresholds"] |= {
-            "own": count,
-            "default": len(names) - count,
-            "least_gold_codes_on_validation": thresholds.LEAST[by],
-        }
-    details |= _ceiling(data, wanted.split, float(summary.metrics["micro_f1"]))
-    of_codes = evaluation_files.code_rows(
+    if lead:
+        details = {**coder.details, "thresholds": _thresholds(own, names)}
+        details |= _ceiling(data, wanted.split, float(summary.metrics["micro_f1"]))
+        _save(folder, summary, details, data, writer.granularities.rows())
+        print(evaluation_files.table(summary, details, _title(data, coder)))
+        print(f"Evaluation {folder}")
+
+
+def _save(
+    folder: epath.Path,
+    summary: Summary,
+    details: Mapping[str, Any],
+    data: TokenData,
+    granularities: Sequence[Mapping[str, Any]],
+) -> None:
+    """Writes all files but the two Parquet files, which the pass itself has written."""
+    wanted = flags.FLAGS
+    groups, absent = group_rows(outcomes.read(folder / evaluation_files.CONTACTS), wanted.groups)
+    codes = evaluation_files.code_rows(
         summary.codes, data.code_counts("train"), data.code_counts(wanted.split)
-    )
-    groups, details["groups_absent"] = group_rows(
-        outcomes.read(folder / evaluation_files.CONTACTS), wanted.groups
     )
     tables = {
         "groups": groups,
-        "codes": of_codes,
-        "roles": role_rows(of_codes),
-        "granularity": writer.granularities.rows(),
+        "codes": codes,
+        "roles": role_rows(codes),
+        "granularity": granularities,
         "reliability": summary.reliability,
     }
-    evaluation_files.save(folder, summary, details, tables)
+    more = {
+        "split": wanted.split,
+        "without": list(wanted.without),
+        "threshold_from": "tuned on validation" if wanted.threshold is None else "given",
+        "groups_absent": absent,
+    }
+    evaluation_files.save(folder, summary, {**details, **more}, tables)
+
+
+def _thresholds(own: Thresholds | None, names: Sequence[str]) -> dict[str, Any]:
+    """By what thresholds differ, and how many codes or specialties have one of their own."""
+    if own is None:
+        return {"by": "global"}
+    count = sum(name in own.own for name in names)
+    return {
+        "by": own.by,
+        "own": count,
+        "default": len(names) - count,
+        "least_gold_codes_on_validation": thresholds.LEAST[own.by],
+    }
+
+
+def _title(data: TokenData, coder: Scorer) -> str:
+    wanted = flags.FLAGS
     title = f"{wanted.split} of {data.name}, {coder.name}"
     title += f", without {', '.join(wanted.without)}" if wanted.without else ""
-    title += f", thresholds by {by}" if by else ""
-    print(evaluation_files.table(summary, details, title))
-    print(f"Evaluation {folder}")
+    return title + ("" if wanted.thresholds == "global" else f", thresholds by {wanted.thresholds}")
 
 
 def _tuned(

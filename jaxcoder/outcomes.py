@@ -53,12 +53,15 @@ def row(
     }
 
 
-def read(path: epath.PathLike, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def read(
+    path: epath.PathLike, names: Sequence[str] = (), remedy: str = "run `jaxcoder evaluate` again"
+) -> dict[str, np.ndarray]:
     """Reads contacts.parquet.
 
     Args:
       path: the file.
       names: columns; empty for all.
+      remedy: what an error tells to do.
 
     Returns:
       Columns [N]: text as objects, numbers as they are stored, those with unknown ones as float
@@ -74,12 +77,8 @@ def read(path: epath.PathLike, names: Sequence[str] = ()) -> dict[str, np.ndarra
             held = pq.ParquetFile(file)
             for name in wanted:
                 if name not in held.schema_arrow.names:
-                    raise UserError(
-                        f"{path}: column {name} is missing; run `jaxcoder evaluate` again"
-                    )
+                    raise UserError(f"{path}: column {name} is missing; {remedy}")
             table = held.read(wanted)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}); run `jaxcoder evaluate` again"
-        ) from None
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); {remedy}") from None
     return {name: table[name].to_numpy() for name in wanted}

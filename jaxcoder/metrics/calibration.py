@@ -19,7 +19,7 @@ temperature (Guo et al., 2017), or also shifted (Platt, 1999), or follow an isot
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, special
@@ -203,19 +203,19 @@ def fit_isotonic(reliability: Reliability) -> Isotonic:
     return Isotonic.fit(reliability.probability, share, seen)
 
 
-def compare(validation: Reliability, test: Reliability) -> dict[str, Any]:
-    """Fits each way of mending on validation and applies it to test.
+class Mends(NamedTuple):
+    """The ways of mending, fitted on the validation split."""
 
-    Returns:
-      `before`, `temperature`, `temperature_and_bias` and `isotonic`, each the `scores` on test;
-      and `fitted`: the temperatures and the bias.
-    """
-    alone, shifted = (fit_scaling(validation, shift=shift) for shift in (False, True))
-    mends: dict[str, Mend | None] = {"before": None, "temperature": alone}
-    mends |= {"temperature_and_bias": shifted, "isotonic": fit_isotonic(validation)}
-    return {name: scores(test, mend) for name, mend in mends.items()} | {
-        "fitted": {
-            "temperature": dataclasses.asdict(alone),
-            "temperature_and_bias": dataclasses.asdict(shifted),
-        }
-    }
+    temperature: Scaling
+    temperature_and_bias: Scaling
+    isotonic: Isotonic
+
+    @classmethod
+    def fit(cls, validation: Reliability) -> "Mends":
+        """Fits all of them.
+
+        Raises:
+          ValueError: there are no pairs.
+        """
+        alone, shifted = (fit_scaling(validation, shift=shift) for shift in (False, True))
+        return cls(alone, shifted, fit_isotonic(validation))

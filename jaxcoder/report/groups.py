@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from jaxcoder.metrics.groups import GROUPINGS
+from jaxcoder.metrics.groups import GROUPINGS, LEAST_PATIENTS
 from jaxcoder.report import figures
 from jaxcoder.report.canvas import Figure
 from jaxcoder.report.figures import Dot
@@ -28,9 +28,6 @@ def interval(row: Row, name: str) -> str:
 
 
 def _ends(row: Row, name: str) -> tuple[float, float]:
-    """Of an interval; NaN for one patient, who is drawn each time: a width of 0 says nothing."""
-    if row["patients"] == "1":
-        return math.nan, math.nan
     return number(row[f"{name}_low"]), number(row[f"{name}_high"])
 
 
@@ -67,7 +64,8 @@ def section(test: Evaluation) -> Section:
         "By specialty and other groups",
         "Each dot is the micro-F1 of a group of contacts, each bar its 95 % interval over "
         "patients; a group whose bar crosses the dashed line may differ from the whole by chance "
-        "alone, one with a hollow dot is a single patient.",
+        "alone, one with a hollow dot has too few patients for an interval "
+        f"({LEAST_PATIENTS} are needed), or patients who do not differ.",
         parts + absent,
     )
 

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
+from jaxcoder import outcomes
 from jaxcoder.errors import UserError
 from jaxcoder.records.codes import LabelSpace
 
@@ -95,24 +94,20 @@ class Evaluation:
         Empty where it is not there.
 
         Raises:
-          UserError: it cannot be read, or is of another evaluation than metrics.json.
+          UserError: it cannot be read, lacks a column, or is of another evaluation than
+            metrics.json.
         """
         path = self.folder / "contacts.parquet"
         if not path.exists():
             return {}
-        try:
-            with path.open("rb") as file:
-                table = pq.read_table(file)
-        except (OSError, pa.ArrowInvalid) as error:
+        columns = outcomes.read(path, remedy=self.remedy)
+        count = len(columns["contact_id"])
+        if count != self.metrics["num_contacts"]:
             raise UserError(
-                f"{path}: cannot be read ({type(error).__name__}); {self.remedy}"
-            ) from None
-        if table.num_rows != self.metrics["num_contacts"]:
-            raise UserError(
-                f"{path}: {table.num_rows:,} contacts, but metrics.json beside it has "
+                f"{path}: {count:,} contacts, but metrics.json beside it has "
                 f"{self.metrics['num_contacts']:,}; {self.remedy}"
             )
-        return {name: table[name].to_numpy() for name in table.column_names}
+        return columns
 
     def table(self, name: str) -> list[Row]:
         """The rows of `NAME.csv`; empty where it is not there.

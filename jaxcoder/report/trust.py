@@ -10,12 +10,6 @@ from jaxcoder.report.figures import Line
 from jaxcoder.report.inputs import Evaluation, percent
 from jaxcoder.report.page import Absent, Beside, Part, Section, Table, Words
 
-_MENDED = {
-    "before": "as they are",
-    "temperature": "temperature",
-    "temperature_and_bias": "and a bias",
-    "isotonic": "isotonic",
-}
 _QUALITIES = {"exact_match": "exact match", "jaccard": "Jaccard", "f1": "F1 of the contact"}
 HEADLINE = ("exact_match", 0.90)
 """The quality and target whose share of contacts stands at the head of the page."""
@@ -51,27 +45,19 @@ def calibrated(test: Evaluation, validation: Evaluation) -> Section:
     before, after = (
         calibration.Reliability.of(each.table("reliability")) for each in (validation, test)
     )
-    found = calibration.compare(before, after)
-    cells = [
-        (
-            title,
-            percent(found[key]["ece"], 3),
-            percent(found[key]["ece_adaptive"], 2),
-            f"{found[key]['brier']:.5f}",
-            f"{found[key]['log_loss']:.5f}",
-        )
-        for key, title in _MENDED.items()
-    ]
-    fitted = found["fitted"]["temperature"]["temperature"]
-    mends = {
-        "as they are": None,
-        "temperature": calibration.fit_scaling(before, shift=False),
-        "isotonic": calibration.fit_isotonic(before),
-    }
+    fitted = calibration.Mends.fit(before)
+    ways: dict[str, calibration.Mend | None] = {"as they are": None}
+    ways |= {"temperature": fitted.temperature, "isotonic": fitted.isotonic}
     lines = [
         _reliable(name, after, after.probability if mend is None else mend(after.probability))
-        for name, mend in mends.items()
+        for name, mend in ways.items()
     ]
+    ways["and a bias"] = fitted.temperature_and_bias
+    cells = []
+    for name in ("as they are", "temperature", "and a bias", "isotonic"):
+        found = calibration.scores(after, ways[name])
+        errors = percent(found["ece"], 3), percent(found["ece_adaptive"], 2)
+        cells.append((name, *errors, f"{found['brier']:.5f}", f"{found['log_loss']:.5f}"))
     drawn = figures.curves(
         "reliability",
         "Share of codes that are right, by probability, in 15 groups of equal width.",
@@ -89,10 +75,10 @@ def calibrated(test: Evaluation, validation: Evaluation) -> Section:
     return section(
         Beside([drawn, table]),
         Words(
-            f"The temperature fitted on validation is {fitted:.3f}; above 1, probabilities are too "
-            "sure of themselves. ECE, the calibration error, is over all pairs of a contact and a "
-            "code, of which nearly all are near 0; the adaptive one is over those above 1 % and "
-            "tells more."
+            f"The temperature fitted on validation is {fitted.temperature.temperature:.3f}; above "
+            "1, probabilities are too sure of themselves. ECE, the calibration error, is over all "
+            "pairs of a contact and a code, of which nearly all are near 0; the adaptive one is "
+            "over those above 1 % and tells more."
         ),
     )
 

@@ -7,9 +7,9 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from jaxcoder.metrics import grid
 from jaxcoder.metrics.calibration import (
+    Mends,
     Reliability,
     calibration_error,
-    compare,
     fit_isotonic,
     fit_scaling,
     scores,
@@ -90,13 +90,15 @@ def test_brier_and_log_loss_lie_in_their_bounds_of_scikit_learn():
 
 
 def test_mended_on_validation_test_is_better_on_held_out_pairs():
-    found = compare(
-        histogram(*simulate(2.0, -0.5, seed=1)), histogram(*simulate(2.0, -0.5, seed=2))
-    )
-    for name in ("temperature_and_bias", "isotonic"):
-        assert found[name]["ece_adaptive"] < found["before"]["ece_adaptive"] / 5
-        assert found[name]["log_loss"] < found["before"]["log_loss"]
-    assert found["fitted"]["temperature_and_bias"]["temperature"] == pytest.approx(2, rel=0.03)
+    mends = Mends.fit(histogram(*simulate(2.0, -0.5, seed=1)))
+    test = histogram(*simulate(2.0, -0.5, seed=2))
+    before = scores(test)
+    for mend in (mends.temperature_and_bias, mends.isotonic):
+        found = scores(test, mend)
+        assert found["ece_adaptive"] < before["ece_adaptive"] / 5
+        assert found["log_loss"] < before["log_loss"]
+    assert mends.temperature_and_bias.temperature == pytest.approx(2, rel=0.03)
+    assert mends.temperature.bias == 0
 
 
 def test_isotonic_never_falls_and_is_the_share_of_positives():

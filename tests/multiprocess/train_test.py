@@ -79,8 +79,8 @@ def test_evaluation_gives_the_numbers_of_one_process(one, run, folder):
         found.append(evaluated(run, workdir, processes, "--tune=exact"))
     assert_same_evaluation(*found)
     assert found[0][0]["num_contacts"] == 17
-    # Thresholds by specialty: who assigns a code differs from row to row of a batch. So few contacts
-    # give no specialty its own, so that some are put there.
+    # Thresholds by specialty differ from row to row of a batch. So few contacts give no specialty
+    # its own, hence some are put there.
     one_process, two_processes = (Workdir(folder / f"evaluated_{count}") for count in (1, 2))
     specialties = sorted(set(found[0][2]["specialty"]))
     step = json.loads(one_process.tuned.threshold.read_text())["step"]

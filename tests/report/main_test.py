@@ -161,7 +161,7 @@ def test_calibration_and_cuts_are_those_of_the_metrics(finished, read):
     one, other = (
         calibration.Reliability.of(each.table("reliability")) for each in (validation, test)
     )
-    ece = calibration.compare(one, other)["isotonic"]["ece_adaptive"]
+    ece = calibration.scores(other, calibration.fit_isotonic(one))["ece_adaptive"]
     assert read.table("probabilities")["isotonic"]["adaptive ECE, %"] == f"{100 * ece:.2f}"
     points = automation.operating_points(
         *(automation.Contacts.of(each.contacts) for each in (validation, test))
