@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import functools
 import json
+import pathlib
 import re
 
 import jax
@@ -261,6 +262,28 @@ def test_files_agree_with_each_other_and_with_scikit_learn(workdir, capsys, base
     assert not [
         word for word in FINDINGS if word in (folder / "details.json").read_text() + printed
     ]
+
+
+def test_the_readme_explains_every_key_and_column(workdir):
+    assert command("--workdir", workdir.path, "--split", "test") == 0
+    folder = workdir.evaluation("test")
+    text = (pathlib.Path(evaluate.__file__).parent / "metrics" / "README.md").read_text()
+    for section in text.split("\n## ")[1:]:
+        file = folder / section.split("\n")[0].split(":")[0]
+        cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| ")]
+        told = {name for cell in cells for name in re.findall("`([a-z0-9_]+)`", cell)}
+        if file.suffix == ".json":
+            held = set(json.loads(file.read_text()))
+            held |= {"ceiling_micro_f1", "share_of_ceiling"} & told  # of synthetic cohorts alone
+        elif file.suffix == ".csv":
+            held = set(file.read_text().split("\n", 1)[0].split(","))
+            told -= {"_low", "_high"}
+            held -= {f"{name}_{end}" for name in told for end in ("low", "high") if name in held}
+        else:
+            held = set(pq.read_schema(file).names)
+        assert told == held, file.name
+    explained = set(re.findall("^## ([a-z]+[.][a-z]+)", text, re.M))
+    assert {path.name for path in folder.iterdir() if path.is_file()} - {".lock"} == explained
 
 
 def test_a_fused_coder_and_its_network_alone(workdir, tmp_path):
