@@ -18,6 +18,7 @@ that were too large on the way to the largest batch not counted); 2 after a mist
 """
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,7 @@ def main() -> None:
     options = _options()
     print(", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu")))
     if values.sweep:
-        reports = list(_sweep(options, topology))
+        reports = list({id(each): each for each in _sweep(options, topology)}.values())
         print("\n".join(report.table(reports)))
     else:
         reports = [_check(options, topology)]
@@ -150,14 +151,18 @@ def _sweep(options: Experiment | PretrainExperiment, topology: chips.Topology) -
     """Programs side by side; says which one comes, as each takes minutes."""
     parts, rows = flags.FLAGS.parts, _sizes(options).rows
 
-    def check(*given: Any) -> Report | None:
+    @functools.cache  # parts share a program
+    def compiled(topology: chips.Topology, mesh: MeshOptions, rows: int) -> Report | None:
         try:
-            found = _check(options, *given)
+            found = _check(options, topology, mesh, rows)
         except UserError as error:  # a layout that does not divide the model
             print(f"left out: {str(error)[:200]}…", flush=True)
             return None
         print("\n".join([*found.lines(), ""]), flush=True)
         return found
+
+    def check(topology: chips.Topology, mesh: MeshOptions | None, rows: int) -> Report | None:
+        return compiled(topology, mesh or options.mesh, rows)
 
     if "layouts" in parts:
         part = min(16, topology.chips // topology.slices)

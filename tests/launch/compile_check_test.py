@@ -92,6 +92,31 @@ def test_what_is_known_not_to_fit_is_not_tried_again():
     assert len(tried) == len(set(tried)) and found.rows <= 100
 
 
+def sweep(monkeypatch, *arguments):
+    """Runs a sweep of made-up programs; its status, and what was compiled."""
+    compiled = []
+
+    def check(options, topology, mesh, rows):
+        compiled.append((topology, mesh, rows))
+        shares = {16: 0.5, 32: 0.8, 48: 0.92}
+        share = 0.5 if topology.chips > 16 else shares.get(rows, 2.0)
+        memory = Memory(int(share * topology.chip.hbm), 0, 0)
+        error = "" if share < 1 else "Ran out of memory"
+        sizes = {"data": 16, "fsdp": 1, "tensor": 1}
+        return Report("", topology, sizes, rows, "", 0.0, error, memory, kernels=1e12)
+
+    monkeypatch.setattr(compile_check, "_check", check)
+    monkeypatch.setattr(chips, "prepare", lambda: None)
+    monkeypatch.setattr(compile_check.metadata, "version", lambda name: "1")
+    command = ["--config", str(ROOT / CONFIG), "--topology=v5e:4x4", "--sweep", *arguments]
+    monkeypatch.setattr(sys, "argv", ["compile_check", *command])
+    try:
+        entry.launch(compile_check.define_flags, compile_check.main, "", command)
+    except SystemExit as exit:
+        return exit.code, compiled
+    return 0, compiled
+
+
 @pytest.mark.parametrize(
     ("rows", "status", "said"),
     [
@@ -107,25 +132,17 @@ def test_what_is_known_not_to_fit_is_not_tried_again():
 def test_a_sweep_ends_with_the_status_of_its_worst_program(monkeypatch, capsys, rows, status, said):
     """The largest batch starts from the config's; twice its rows, tried on the way, may not fit."""
 
-    def check(options, topology, mesh=None, rows=0):
-        shares = {16: 0.5, 32: 0.8, 48: 0.92}
-        memory = Memory(int(shares.get(rows, 2.0) * topology.chip.hbm), 0, 0)
-        error = "" if rows in shares else "Ran out of memory"
-        sizes = {"data": 16, "fsdp": 1, "tensor": 1}
-        return Report("", topology, sizes, rows, "", 0.0, error, memory, kernels=1e12)
-
-    monkeypatch.setattr(compile_check, "_check", check)
-    monkeypatch.setattr(chips, "prepare", lambda: None)
-    monkeypatch.setattr(compile_check.metadata, "version", lambda name: "1")
-    arguments = ("--topology=v5e:4x4", "--sweep", "--parts=batch", "--max_hbm_share=0.85")
-    command = ["--config", str(ROOT / CONFIG), f"--batch={rows}", *arguments]
-    monkeypatch.setattr(sys, "argv", ["compile_check", *command])
-    try:
-        entry.launch(compile_check.define_flags, compile_check.main, "", command)
-        ended = 0
-    except SystemExit as exit:
-        ended = exit.code
+    ended, _ = sweep(monkeypatch, f"--batch={rows}", "--parts=batch", "--max_hbm_share=0.85")
     assert (ended, capsys.readouterr().err.splitlines()) == (status, said)
+
+
+def test_a_sweep_compiles_what_its_parts_share_once(monkeypatch, capsys):
+    ended, compiled = sweep(monkeypatch, "--batch=16")
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert (ended, len(compiled)) == (0, len(set(compiled)))
+    # Three layouts; the largest batch; 256 and 512 chips.
+    assert [rows for _, _, rows in compiled] == [16, 16, 16, 32, 256, 512]
+    assert len(shown) == 6
 
 
 @pytest.mark.slow
