@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Contact records, then token records, made by Apache Beam on Dataflow.
+# Contact records and token records, made by Apache Beam on Dataflow.
 #
 #   launch/dataflow.sh NAME --project=P --region=R --bucket=gs://B --image=I --folder=DIR \
-#       --source=tables --config=configs/population.py
+#       --config=configs/population.py
 #
 # DIR is one folder under the same path on this machine and in the workers' containers: the extract
 # lies in DIR/extract, the records come to DIR/data. launch/README.md says what that takes.
@@ -12,8 +12,8 @@
 #   --bucket=gs://B  for what Dataflow stages
 #   --image=I     made of launch/Dockerfile, target beam
 #   --folder=DIR  that all workers see
-#   --source=S    of jaxcoder records (tables)
-#   --config=C    of jaxcoder tokens
+#   --config=C    of jaxcoder tokens: which source, and how; its source_dir is DIR/extract
+#   --config.a.b=V  a key of it
 #   --workers=N   at most (100)
 #   --dry-run     print the commands
 set -euo pipefail
@@ -26,7 +26,7 @@ source "$here/launchers.sh"
 name=$1
 shift
 check_name "$name"
-project='' region='' bucket='' image='' folder='' source=tables config='' workers=100
+project='' region='' bucket='' image='' folder='' config='' workers=100 keys=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --project=*) project=${1#*=} ;;
@@ -34,17 +34,19 @@ while [[ $# -gt 0 ]]; do
     --bucket=*) bucket=${1#*=} bucket=${bucket%/} ;;
     --image=*) image=${1#*=} ;;
     --folder=*) folder=${1#*=} folder=${folder%/} ;;
-    --source=*) source=${1#*=} ;;
     --config=*) config=${1#*=} ;;
+    --config.*=*) keys+=("$1") ;;
     --workers=*) workers=${1#*=} ;;
     --dry-run) dry=1 ;;
-    *) mistake "$1: unknown option" ;;
+    *) unknown_option "$1" ;;
   esac
   shift
 done
 for needed in project region bucket image folder config; do
   [[ ${!needed} ]] || mistake "needs --$needed"
 done
+[[ $bucket == gs://?* ]] || mistake "--bucket=$bucket: expected gs://NAME"
+check_count workers "$workers" 1
 [[ $folder == /* ]] || mistake "--folder=$folder: expected an absolute path, the same on all workers"
 
 beam=(--runner DataflowRunner)
@@ -52,9 +54,9 @@ for option in "project=$project" "region=$region" "temp_location=$bucket/dataflo
   "sdk_container_image=$image" "max_num_workers=$workers"; do
   beam+=(--beam_option "$option")
 done
-run jaxcoder records --source "$source" --source_dir "$folder/extract" --data_dir "$folder/data" \
-  "${beam[@]}" --beam_option "job_name=$name-records"
 # Dataflow takes jobs of 10 MB, which the lexicon of silver evidence may exceed.
+silver=--config.tokens.silver.enabled=False
 run jaxcoder tokens --config "$config" --data_dir "$folder/data" \
-  "--config.records.source_dir=$folder/extract" --config.tokens.silver.enabled=False \
-  "${beam[@]}" --beam_option "job_name=$name-tokens"
+  "--config.records.source_dir=$folder/extract" "$silver" ${keys[@]+"${keys[@]}"} \
+  "${beam[@]}" --beam_option "job_name=$name"
+say "to be trained on with the same $silver${keys[*]+ ${keys[*]}}"

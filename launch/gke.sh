@@ -30,6 +30,10 @@ source "$here/launchers.sh"
 [[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
 [[ $# -ge 2 ]] || usage 2 >&2
 action=$1 name=$2
+case $action in
+  start | show | status | follow | stop) ;;
+  *) unknown_action "$action" start, show, status, follow, stop ;;
+esac
 shift 2
 check_name "$name"
 image='' workdir='' bucket='' accelerator='' topology='' chips=4 slices=1 spot='' restarts=10
@@ -49,7 +53,7 @@ while [[ $# -gt 0 ]]; do
     --namespace=*) namespace=${1#*=} ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
-    *) mistake "$1: unknown option" ;;
+    *) unknown_option "$1" ;;
   esac
   shift
 done
@@ -68,22 +72,31 @@ json_list() {
 }
 
 manifest() {
-  local needed number key value text=''
+  local needed key value text=''
   for needed in image bucket accelerator topology; do
     [[ ${!needed} ]] || mistake "$action: needs --$needed"
   done
   [[ $# -gt 0 ]] || mistake "$action: needs -- COMMAND"
   [[ -z $workdir || $workdir == gs://* ]] ||
     mistake "--workdir=$workdir: expected gs://..., which outlives the pods"
-  [[ $topology =~ ^[0-9]+x[0-9]+(x[0-9]+)?$ ]] || mistake "--topology=$topology: expected such as 4x4"
-  for number in "$chips" "$slices" "$restarts"; do
-    [[ $number =~ ^[0-9]+$ ]] || mistake "$number: expected a whole number"
-  done
+  check_count chips "$chips" 1
+  check_count slices "$slices" 1
+  check_count restarts "$restarts" 0
+  [[ $accelerator == tpu?*-* ]] ||
+    mistake "--accelerator=$accelerator: expected such as tpu-v5-lite-podslice, tpu-v5p-slice, tpu-v6e-slice"
+  local sides='[1-9][0-9]*x[1-9][0-9]*' like=4x4
+  case $accelerator in
+    tpu-v5-lite-* | tpu-v6e-*) ;;
+    *) sides+='x[1-9][0-9]*' like=2x2x2 ;;
+  esac
+  [[ $topology =~ ^$sides$ ]] || mistake "--topology=$topology: expected such as $like of $accelerator"
   local all=$((${topology//x/*}))
-  ((chips > 0 && all % chips == 0)) ||
+  ((all % chips == 0)) ||
     mistake "--chips=$chips: hosts of as many do not make up the $all chips of $topology"
-  for key in "$image" "$bucket" "$accelerator" "$account"; do # they stand unquoted in the manifest
-    [[ $key =~ ^[A-Za-z0-9][-A-Za-z0-9._/:@]*$ ]] || mistake "'$key': not a name"
+  [[ $bucket != */* ]] || mistake "--bucket=$bucket: expected the name of a bucket, without a folder"
+  for key in image="$image" bucket="$bucket" accelerator="$accelerator" service-account="$account"; do
+    [[ ${key#*=} =~ ^[A-Za-z0-9][-A-Za-z0-9._/:@]*$ ]] || # it stands unquoted in the manifest
+      mistake "--$key: expected a name of letters, digits and -._/:@"
   done
   check_command "$workdir" "$((slices * all / chips))" "$@"
   # Of a run that was preempted the JobSet must hear that it is not finished.
@@ -121,5 +134,4 @@ case $action in
 jobset-name=$name,jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0"
     ;;
   stop) run "${kubectl[@]}" delete jobset "$name" ;;
-  *) mistake "$action: unknown" ;;
 esac

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the launchers: what they share.
+# Sourced by the scripts beside it: what they share.
 
 # With --dry-run a command is printed, for people to read and for a shell to run, and not run. (%q of
 # printf would put a script of several lines into one.)
@@ -26,29 +26,53 @@ mistake() {
   say "$*; see --help"
   exit 2
 }
+unknown_option() { mistake "$1: unknown option; options are written --name=value, before -- COMMAND"; }
+# $1: what came; then the actions there are
+unknown_action() { mistake "'$1': unknown action; expected one of ${*:2}"; }
+# $1: an option's name; $2: its value; $3: the least
+check_count() {
+  if [[ ! $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] || (($2 < $3)); then
+    mistake "--$1=$2: expected a whole number from $3"
+  fi
+}
 # A name becomes part of commands and of resources: what Google Cloud, Kubernetes and SLURM all take.
 check_name() {
   [[ $1 =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
     mistake "NAME '$1': expected 1 to 40 of a-z, 0-9 and -, a letter first"
 }
 # $1: --workdir of the launcher, or nothing; $2: processes, or "many"; then the command. A launcher that
-# watches another folder than the run writes would start it again for ever; processes that do not know
-# of each other would each write the same run.
+# watches another folder than the run writes would start it again for ever, one that watches none would
+# take a preempted run for a finished one, and processes that do not know of each other would each write
+# the same run.
 check_command() {
-  local workdir=${1%/} processes=$2 word before='' distributed=''
+  local workdir=${1%/} processes=$2 word before='' its='' action='' together=''
   shift 2
   for word in "$@"; do
-    [[ $before != --workdir ]] || word=--workdir=$word
+    case $before/$word in
+      jaxcoder/train | */jaxcoder/train | jaxcoder.cli/train) action=train ;;
+      jaxcoder/pretrain | */jaxcoder/pretrain | jaxcoder.cli/pretrain) action=pretrain ;;
+      jaxcoder/evaluate | */jaxcoder/evaluate | jaxcoder.cli/evaluate) action=evaluate ;;
+      -m/jaxcoder.*) action=${word#jaxcoder.} ;;
+      --workdir/*) its=$word ;;
+    esac
     case $word in
-      --distributed | --distributed=* | --coordinator | --coordinator=*) distributed=1 ;;
-      --workdir=*)
-        word=${word#*=} word=${word%/}
-        [[ -z $workdir || $word == "$workdir" ]] ||
-          mistake "--workdir=$workdir, but the command has --workdir $word: expected the same"
-        ;;
+      --dry-run) mistake '--dry-run: expected before the --' ;;
+      --distributed | --distributed=[Tt]rue | --coordinator | --coordinator=*) together=1 ;;
+      --workdir=*) its=${word#*=} ;;
     esac
     before=$word
   done
-  [[ $processes == 1 || $distributed || ${1##*/} != jaxcoder || ${2:-} != @(train|pretrain|evaluate) ]] ||
-    mistake "jaxcoder $2 on several hosts: needs --distributed at the end of the command"
+  its=${its%/}
+  [[ -z $workdir || -z $its || $its == "$workdir" ]] ||
+    mistake "--workdir=$workdir, but the command has --workdir $its: expected the same"
+  case $action in
+    train | pretrain)
+      [[ $its ]] || mistake "$action: the command needs --workdir ${workdir:-DIR}"
+      [[ $workdir ]] || mistake "$action: needs --workdir=$its before the -- too"
+      ;;
+    evaluate) [[ $its ]] || mistake "$action: the command needs --workdir DIR" ;;
+    *) return ;;
+  esac
+  [[ $processes == 1 || $together ]] ||
+    mistake "$action on several hosts: the command needs --distributed"
 }

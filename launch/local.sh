@@ -15,14 +15,11 @@
 #
 # Exit status: 0 when all exit 0, else that of the first that failed.
 set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launch/launchers.sh
+source "$here/launchers.sh"
 
-usage() {
-  sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"
-  exit "$1"
-}
-say() { printf 'local: %s\n' "$*" >&2; }
-
-devices='' port='' grace=30 dry=''
+devices='' port='' grace=30
 while [[ ${1:-} == -* ]]; do
   case $1 in
     --devices=*) devices=${1#*=} ;;
@@ -30,14 +27,17 @@ while [[ ${1:-} == -* ]]; do
     --grace=*) grace=${1#*=} ;;
     --dry-run) dry=1 ;;
     -h | --help) usage 0 ;;
-    *) say "$1: unknown option; see --help"; exit 2 ;;
+    *) mistake "$1: unknown option" ;;
   esac
   shift
 done
 [[ $# -ge 2 ]] || usage 2 >&2
 processes=$1
 shift
-[[ $processes =~ ^[1-9][0-9]*$ ]] || { say "$processes: expected a number of processes"; exit 2; }
+[[ $processes =~ ^[1-9][0-9]*$ ]] || mistake "$processes: expected a number of processes"
+[[ -z $devices ]] || check_count devices "$devices" 1
+[[ -z $port ]] || check_count port "$port" 1
+check_count grace "$grace" 0
 
 free_port() {
   local candidate
@@ -55,8 +55,8 @@ flags() { echo "--coordinator=127.0.0.1:$port --processes=$processes --process=$
 
 if [[ $dry ]]; then
   for ((i = 0; i < processes; i++)); do
-    printf '%q ' env "${settings[@]}" "$@"
-    flags "$i"
+    # shellcheck disable=SC2046  # the flags are three words
+    run env "${settings[@]}" "$@" $(flags "$i")
   done
   exit
 fi

@@ -16,7 +16,7 @@
 #   --gpus=G       GPUs, and processes, a node (1)
 #   --workdir=DIR  of a run of train or pretrain, on a disk that all nodes see; the same as in the
 #                  command
-#   --log=FILE     (NAME.log)
+#   --log=FILE     (NAME.log); for follow too
 #   --dry-run      print the commands
 #   others         go to sbatch: --partition=, --account=, --time=, --cpus-per-task=, --mem=
 set -euo pipefail
@@ -27,6 +27,10 @@ source "$here/launchers.sh"
 [[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
 [[ $# -ge 2 ]] || usage 2 >&2
 action=$1 name=$2
+case $action in
+  start | status | follow | stop) ;;
+  *) unknown_action "$action" start, status, follow, stop ;;
+esac
 shift 2
 check_name "$name"
 nodes=1 gpus=1 workdir='' log=$name.log others=()
@@ -38,8 +42,11 @@ while [[ $# -gt 0 ]]; do
     --log=*) log=${1#*=} ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
+    --gpus-per-*=* | --ntasks*=* | --gres=* | --job-name=* | --output=* | --signal=*)
+      mistake "$1: --nodes, --gpus, --log and NAME decide it"
+      ;;
     --*=*) others+=("$1") ;;
-    *) mistake "$1: unknown option; one for sbatch is written --name=value" ;;
+    *) unknown_option "$1" ;;
   esac
   shift
 done
@@ -47,8 +54,8 @@ done
 case $action in
   start)
     [[ $# -gt 0 ]] || mistake 'start: needs -- COMMAND'
-    [[ $nodes =~ ^[1-9][0-9]*$ && $gpus =~ ^[1-9][0-9]*$ ]] ||
-      mistake "--nodes=$nodes --gpus=$gpus: expected 1 or more"
+    check_count nodes "$nodes" 1
+    check_count gpus "$gpus" 1
     check_command "$workdir" "$((nodes * gpus))" "$@"
     # --gpus-per-node, not a task: JAX takes the GPU of the task's number among all of its node's.
     run sbatch "--job-name=$name" "--output=$log" "--nodes=$nodes" "--ntasks-per-node=$gpus" \
@@ -57,5 +64,4 @@ case $action in
   status) run squeue "--user=$(id -un)" "--name=$name" ;;
   follow) run tail -n 100 -F "$log" ;;
   stop) run scancel "--user=$(id -un)" "--name=$name" ;;
-  *) mistake "$action: unknown" ;;
 esac

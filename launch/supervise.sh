@@ -17,14 +17,11 @@
 # Exit status: 0 finished; 75 saved and not finished (EX_TEMPFAIL of sysexits.h: the same command
 # goes on); 2 a mistake in the command, which another try would not mend; else that of the last try.
 set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launch/launchers.sh
+source "$here/launchers.sh"
 
-usage() {
-  sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"
-  exit "$1"
-}
-say() { printf 'supervise: %s\n' "$*" >&2; }
-
-tries=5 wait=5 once='' dry=''
+tries=5 wait=5 once=''
 while [[ ${1:-} == -* ]]; do
   case $1 in
     --tries=*) tries=${1#*=} ;;
@@ -32,20 +29,20 @@ while [[ ${1:-} == -* ]]; do
     --once) once=1 ;;
     --dry-run) dry=1 ;;
     -h | --help) usage 0 ;;
-    *) say "$1: unknown option; see --help"; exit 2 ;;
+    *) mistake "$1: unknown option" ;;
   esac
   shift
 done
 [[ $# -ge 2 ]] || usage 2 >&2
-for number in "$tries" "$wait"; do
-  [[ $number =~ ^[0-9]+$ ]] || { say "$number: expected a whole number; see --help"; exit 2; }
-done
+check_count tries "$tries" 0
+check_count wait "$wait" 0
 workdir=${1%/}
 shift
+check_command "$workdir" 1 "$@"
 
 if [[ $dry ]]; then
-  printf '%q ' "$@"
-  printf '\n# until %s/finished.json is there\n' "$workdir"
+  run "$@"
+  note "until $workdir/finished.json is there"
   exit
 fi
 
@@ -115,7 +112,7 @@ while ! finished; do
     exit $((status ? status : 75))
   elif [[ $once ]]; then
     exit $((status ? status : 75))
-  elif ((status == 2)); then
+  elif ((status == 2 || status == 126 || status == 127)); then # the last two: cannot be run, not found
     say 'a mistake in the command: not started again'
     exit 2
   fi

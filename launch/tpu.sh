@@ -15,7 +15,10 @@
 # command there as the systemd unit `jaxcoder`, with --workdir under launch/supervise.sh. stop lets it
 # save.
 # babysit does all that again whenever the slice is preempted, until the run is finished; it deletes
-# a resource only when that is SUSPENDED or FAILED, which is when nothing of it is left.
+# a resource only when that is SUSPENDED or FAILED, which is when nothing of it is left. Who wants to
+# stop or delete ends it first: it would start again what it misses.
+#
+# All options stand before the --; what follows is the command, word by word.
 #
 #   --zone=Z             such as us-west4-a
 #   --project=P          gcloud's own unless given
@@ -23,7 +26,7 @@
 #   --version=V          software of the TPU VM; that of the type unless given
 #   --spot               cheaper, and may be taken away at any time
 #   --slices=N           slices in one queued resource (1)
-#   --direct             a TPU VM without the queue
+#   --direct             a TPU VM without the queue; for all actions on it
 #   --service-account=A  whose rights the workers have
 #   --bucket=gs://B      holds data/, and takes the code on its way
 #   --workdir=DIR        of the run, in a bucket; the same as in the command
@@ -38,6 +41,10 @@ source "$here/launchers.sh"
 [[ ${1:-} != -h && ${1:-} != --help ]] || usage 0
 [[ $# -ge 2 ]] || usage 2 >&2
 action=$1 name=$2
+case $action in
+  create | status | setup | run | follow | stop | delete | babysit) ;;
+  *) unknown_action "$action" create, status, setup, run, follow, stop, delete, babysit ;;
+esac
 shift 2
 check_name "$name"
 zone='' project='' type='' version='' spot='' slices=1 direct='' account='' bucket='' workdir=''
@@ -58,15 +65,18 @@ while [[ $# -gt 0 ]]; do
     --tries=*) tries=${1#*=} ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
-    *) mistake "$1: unknown option" ;;
+    *) unknown_option "$1" ;;
   esac
   shift
 done
 need() { [[ ${!1} ]] || mistake "$action: needs --${1//_/-}"; }
 need zone
-[[ $slices =~ ^[1-9][0-9]*$ ]] || mistake "--slices=$slices: expected 1 or more"
+[[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || mistake "--zone=$zone: expected such as us-west4-a"
+check_count slices "$slices" 1
+check_count poll "$poll" 0
+check_count tries "$tries" 1
 [[ -z $direct || $slices == 1 ]] || mistake '--direct: one slice; several need the queue'
-[[ -z $bucket || $bucket == gs://* ]] || mistake "--bucket=$bucket: expected gs://NAME"
+[[ -z $bucket || $bucket == gs://?* ]] || mistake "--bucket=$bucket: expected gs://NAME"
 [[ -z $workdir || $workdir == gs://* ]] ||
   mistake "--workdir=$workdir: expected gs://..., which outlives the slice and all workers see"
 place=("--zone=$zone")
@@ -79,7 +89,7 @@ runtime() {
     v5p-*) echo v2-alpha-tpuv5 ;;
     v5litepod-*) echo v2-alpha-tpuv5-lite ;;
     v2-* | v3-* | v4-*) echo tpu-ubuntu2204-base ;;
-    *) mistake "--type=$type: unknown here; name its software with --version" ;;
+    *) mistake "--type=$type: expected such as v5litepod-16 (a v5e), v5p-128, v6e-64; what is newer needs --version too" ;;
   esac
 }
 
@@ -112,8 +122,8 @@ on_workers() {
 # uv brings a Python that jaxcoder can use: the TPU images of Ubuntu 22.04 have 3.10.
 setup() {
   need bucket
-  local archive=$bucket/launch/$name.tar.gz folder status=0
-  folder=$(mktemp -d)
+  local archive=$bucket/launch/$name.tar.gz folder=${TMPDIR:-/tmp} status=0
+  [[ $dry ]] || folder=$(mktemp -d)
   if [[ $(git -C "$here/.." status --porcelain 2>/dev/null) ]]; then
     say 'uncommitted changes stay here: the workers get HEAD'
   fi
@@ -128,7 +138,7 @@ python3 -m pip install --quiet --user uv
 ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 .venv
 ~/.local/bin/uv pip install --quiet --python .venv/bin/python -c constraints.txt -e '.[tpu,gcs]'
 gcloud storage rsync --recursive $bucket/data data" || status=$?
-  rm -r "$folder"
+  [[ $dry ]] || rm -r "$folder"
   return "$status"
 }
 
@@ -142,12 +152,12 @@ start() {
   local command
   command=$(printf '%q ' "$@")
   # shellcheck disable=SC2016  # $HOME and $PATH are the worker's
-  on_workers all 'systemctl is-active --quiet jaxcoder || {
+  on_workers all 'if systemctl is-active --quiet jaxcoder; then echo "runs already: not started again"; else
 sudo systemctl reset-failed jaxcoder 2>/dev/null || true
 sudo systemd-run --unit=jaxcoder --uid="$(id -u)" --working-directory="$HOME/jaxcoder" \
 --setenv=PATH="$HOME/jaxcoder/.venv/bin:$PATH" --property=KillMode=mixed \
 --property=TimeoutStopSec=300 --property=SuccessExitStatus=75 /usr/bin/env '"$command"'
-}'
+fi'
 }
 
 follow() { on_workers 0 'sudo journalctl --unit=jaxcoder --lines=100 --follow --output=cat'; }
@@ -198,7 +208,7 @@ tend() {
     say 'the workers do not answer' # taken away this very moment, or not yet up
     return 1
   elif grep -qx failed <<<"$units"; then
-    say "the run has failed for good; see launch/tpu.sh follow $name, then delete $name"
+    say "the run has failed for good; see launch/tpu.sh follow $name ${place[*]}, then delete $name: it costs"
     exit 1
   elif grep -qx inactive <<<"$units"; then
     say 'starting the run'
@@ -243,7 +253,7 @@ babysit() {
     fi
     sleep "$poll"
   done
-  say "finished: $workdir/finished.json; $name still costs: launch/tpu.sh delete $name"
+  say "finished: $workdir/finished.json; $name still costs: launch/tpu.sh delete $name ${place[*]}${direct:+ --direct}"
 }
 
 case $action in
@@ -259,5 +269,4 @@ case $action in
   # --force takes the TPU VMs with it; gcloud asks before.
   delete) if [[ $direct ]]; then delete; else delete --force; fi ;;
   babysit) babysit "$@" ;;
-  *) mistake "$action: unknown" ;;
 esac

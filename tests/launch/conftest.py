@@ -57,10 +57,12 @@ class Machine:
             raise
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def shell(self, command: str) -> None:
-        """Runs what a worker's shell is sent."""
-        environment = self.environment
-        subprocess.run(["bash", "-c", command], cwd=self.folder, env=environment, check=False)
+    def shell(self, command: str) -> str:
+        """Runs what a worker's shell is sent; returns what it prints."""
+        shell = ["bash", "-c", command]
+        return subprocess.run(
+            shell, cwd=self.folder, env=self.environment, check=False, stdout=-1, text=True
+        ).stdout
 
     def would_call(self, printed: str) -> list[list[str]]:
         """Runs what a dry run has printed, as a script against the stand-ins; how it calls them."""

@@ -1,37 +1,41 @@
-"""launch/dataflow.sh: both builds, by Beam, with options that jaxcoder takes."""
+"""launch/dataflow.sh: both kinds of records, by Beam, with options that jaxcoder takes."""
 
 import pytest
 
 OPTIONS = ["--project=p", "--region=r", "--bucket=gs://b", "--image=i", "--folder=/shared"]
 
 
-def test_makes_contact_records_then_token_records(machine):
+def test_one_command_makes_the_records_that_the_config_names(machine):
     machine.stand_in("jaxcoder")
-    arguments = ["icd", *OPTIONS, "--config=configs/population.py"]
-    assert machine.run("dataflow.sh", *arguments).returncode == 0
-    records, tokens = machine.calls()
-    assert records[:2] == ["jaxcoder", "records"] and tokens[:2] == ["jaxcoder", "tokens"]
-    assert records[records.index("--source_dir") + 1] == "/shared/extract"
-    assert records[records.index("--data_dir") + 1] == tokens[tokens.index("--data_dir") + 1]
-    for call in (records, tokens):
-        options = [call[i + 1] for i, word in enumerate(call) if word == "--beam_option"]
-        assert call[call.index("--runner") + 1] == "DataflowRunner"
-        assert options[:4] == ["project=p", "region=r", "temp_location=gs://b/dataflow"] + [
-            "sdk_container_image=i"
-        ]
+    key = "--config.tokens.serialise.max_tokens=4096"
+    arguments = ["icd", *OPTIONS, "--config=configs/population.py", key]
+    result = machine.run("dataflow.sh", *arguments)
+    assert result.returncode == 0
+    (call,) = machine.calls()
+    assert call[:4] == ["jaxcoder", "tokens", "--config", "configs/population.py"]
+    assert call[call.index("--data_dir") + 1] == "/shared/data"
+    assert "--config.records.source_dir=/shared/extract" in call and key in call
+    options = [call[i + 1] for i, word in enumerate(call) if word == "--beam_option"]
+    assert call[call.index("--runner") + 1] == "DataflowRunner"
+    assert options[:4] == ["project=p", "region=r", "temp_location=gs://b/dataflow"] + [
+        "sdk_container_image=i"
+    ]
+    # Training has to name the same records.
+    assert result.stderr.rstrip().endswith(f"--config.tokens.silver.enabled=False {key}")
     printed = machine.run("dataflow.sh", *arguments, "--dry-run").stdout
-    assert len(machine.calls()) == 2, "a dry run calls nothing"
-    assert machine.would_call(printed) == [records, tokens]
+    assert len(machine.calls()) == 1, "a dry run calls nothing"
+    assert machine.would_call(printed) == [call]
 
 
-def test_token_records_wait_for_contact_records(machine):
+def test_what_fails_is_not_said_to_be_made(machine):
     machine.stand_in("jaxcoder", "exit 3")
     result = machine.run("dataflow.sh", "icd", *OPTIONS, "--config=configs/population.py")
-    assert result.returncode == 3
-    assert len(machine.calls()) == 1
+    assert (result.returncode, result.stderr) == (3, "")
 
 
-@pytest.mark.parametrize("missing", ["--project=", "--folder=", "--folder=shared"])
+@pytest.mark.parametrize(
+    "missing", ["--project=", "--folder=", "--folder=shared", "--bucket=b", "--workers=few"]
+)
 def test_says_what_is_missing(machine, missing):
     machine.stand_in("jaxcoder")
     result = machine.run("dataflow.sh", "icd", *OPTIONS, "--config=c", missing)

@@ -12,7 +12,8 @@ OPTIONS = [
     "--topology=4x4",
 ]
 WORDS = ["jaxcoder", "train", "--config.train.total='5 epochs'", 'say "a\\b" & {{NAME}} $(X)']
-WORDS += ["--distributed"]
+WORDS += ["--workdir", "gs://b/runs/x", "--distributed"]
+OTHER = ["jaxcoder", "tokens", "--config", "configs/demo.py"]
 
 
 def manifest(machine, *options, words=WORDS):
@@ -78,7 +79,7 @@ def test_failure_policy_has_values_that_jobset_knows(machine):
 @pytest.mark.parametrize(
     ("options", "slices", "hosts", "chips"),
     [([], 1, 4, 4), (["--topology=2x4", "--chips=8"], 1, 1, 8)]
-    + [(["--topology=4x4x8", "--slices=3"], 3, 32, 4)],
+    + [(["--accelerator=tpu-v5p-slice", "--topology=4x4x8", "--slices=3"], 3, 32, 4)],
 )
 def test_every_host_of_every_slice_gets_a_pod(machine, options, slices, hosts, chips):
     (job,) = manifest(machine, *options)["spec"]["replicatedJobs"]
@@ -110,7 +111,8 @@ def test_refuses_a_command_that_would_not_be_one_run(machine):
 
 
 def test_without_a_workdir_the_command_is_not_supervised(machine):
-    assert pod(manifest(machine, "--workdir="))["containers"][0]["command"] == WORDS
+    found = manifest(machine, "--workdir=", words=OTHER)
+    assert pod(found)["containers"][0]["command"] == OTHER
 
 
 def test_spot_is_asked_for_only_where_it_is_wanted(machine):
@@ -157,7 +159,12 @@ def test_dry_run_prints_the_command_and_the_manifest(machine):
     ("option", "message"),
     [
         ("--image=", "needs --image"),
-        ("--image=a: b", "not a name"),
+        ("--image=a: b", "--image=a: b: expected a name"),
+        ("--bucket=gs://b/data", "without a folder"),
+        ("--accelerator=v5e", "expected such as tpu-v5-lite-podslice"),
+        ("--accelerator=tpu-v5p-slice", "expected such as 2x2x2"),
+        ("--topology=08x4", "expected such as 4x4"),
+        ("--slices=0", "--slices=0: expected a whole number from 1"),
         ("--workdir=runs/x", "expected gs://"),
         ("--topology=4", "expected such as 4x4"),
         ("--chips=3", "do not make up the 16 chips"),

@@ -1,12 +1,15 @@
 """launch/slurm.sh and its job: one process a GPU, and into the queue again until finished."""
 
 import getpass
+import os
 import pathlib
+import signal
 
 import pytest
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
-TRAIN = ["jaxcoder", "train", "--config.train.total='5 epochs'", "--distributed"]
+TRAIN = ["jaxcoder", "train", "--config.train.total='5 epochs'", "--workdir=/runs/x"]
+TRAIN += ["--distributed"]
 
 
 def test_submits_one_process_a_gpu(machine):
@@ -31,6 +34,21 @@ def test_refuses_a_command_that_would_not_be_one_run(machine):
     assert "needs --distributed" in start("--workdir=/runs/x", "--gpus=8").stderr
     assert machine.calls() == []
     assert start("--workdir=/runs/x").returncode == 0, "one process needs nobody"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--gpus-per-node=8", "--nodes, --gpus, --log and NAME decide it"),
+        ("--gpus=all", "expected a whole number from 1"),
+        ("--gpus", "options are written --name=value"),
+    ],
+)
+def test_refuses_what_would_be_another_job(machine, option, message):
+    machine.stand_in("sbatch")
+    result = machine.run("slurm.sh", "start", "icd", "--workdir=/runs/x", option, "--", *TRAIN)
+    assert (result.returncode, machine.calls()) == (2, [])
+    assert message in result.stderr
 
 
 def test_status_and_stop_name_one_job_of_this_user(machine):
@@ -68,10 +86,27 @@ def test_the_job_queues_itself_again_only_when_it_has_saved(machine, answer, sta
     machine.stand_in("srun", answer)
     machine.stand_in("scontrol")
     machine.environment["SLURM_JOB_ID"] = "17"
-    result = machine.run("slurm.sbatch", str(LAUNCH), "runs", *TRAIN)
+    command = ["jaxcoder", "train", "--workdir=runs"]
+    result = machine.run("slurm.sbatch", str(LAUNCH), "runs", *command)
     assert result.returncode == status
     queued = [["scontrol", "requeue", "17"]] if again else []
-    assert machine.calls() == [["srun", "--kill-on-bad-exit=1", "--label", *TRAIN], *queued]
+    assert machine.calls() == [["srun", "--kill-on-bad-exit=1", "--label", *command], *queued]
+
+
+def test_a_job_that_is_cancelled_is_not_queued_again(machine):
+    """scancel sends TERM to the steps and to the script itself."""
+    (machine.folder / "runs").mkdir()
+    machine.stand_in("srun", "trap 'exit 0' TERM; echo ready; sleep 60 & wait")
+    machine.stand_in("scontrol")
+    machine.environment["SLURM_JOB_ID"] = "17"
+    process = machine.start(
+        "slurm.sbatch", str(LAUNCH), "runs", "jaxcoder", "train", "--workdir=runs"
+    )
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 75, "saved"
+    assert [call[0] for call in machine.calls()] == ["srun"]
 
 
 def test_without_a_workdir_a_job_is_done_when_it_ends(machine):

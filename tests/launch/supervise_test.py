@@ -66,10 +66,16 @@ def test_progress_resets_the_count_of_failures(machine, checkpoints):
     assert (machine.folder / "starts").read_text() == "x\n" * 6
 
 
-def test_a_mistake_in_the_command_is_not_repeated(machine, checkpoints):
-    result = supervise(machine, "runs", "bash", "-c", "echo x >>starts; exit 2")
+@pytest.mark.parametrize("body", ["exit 2", "exec ./missing", "exec ./starts"])
+def test_a_mistake_in_the_command_is_not_repeated(machine, checkpoints, body):
+    result = supervise(machine, "runs", "bash", "-c", f"echo x >>starts; {body}")
     assert result.returncode == 2
     assert (machine.folder / "starts").read_text() == "x\n"
+
+
+def test_refuses_to_watch_another_folder_than_the_run_writes(machine, checkpoints):
+    result = supervise(machine, "runs", "jaxcoder", "train", "--workdir", "other")
+    assert (result.returncode, "other: expected the same" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from tests.launch.conftest import starts
 PLACE = ["--zone=us-west4-a", "--project=p"]
 WHERE = ["--zone=us-west4-a", "--project=p", "--type=v5litepod-16"]
 RUN = ["--bucket=gs://b", "--workdir=gs://b/runs/x", "--poll=0"]
-TRAIN = ["--", "jaxcoder", "train", "--config.train.total='5 epochs'", "--distributed"]
+TRAIN = ["--", "jaxcoder", "train", "--config.train.total='5 epochs'"]
+TRAIN += ["--workdir=gs://b/runs/x", "--distributed"]
+COUNT = ["--", "jaxcoder", "tokens", "--config", "configs/demo.py"]  # makes records: no run
 TPUS = ["gcloud", "compute", "tpus"]
 CREATE = "gcloud compute tpus queued-resources create"
 DELETE = "gcloud compute tpus queued-resources delete"
@@ -34,9 +36,9 @@ def test_asks_for_several_slices(machine):
 
 def test_makes_a_tpu_vm_at_once(machine):
     machine.stand_in("gcloud")
-    machine.run("tpu.sh", "create", "icd", "--zone=z", "--type=v5p-8", "--direct")
+    machine.run("tpu.sh", "create", "icd", *PLACE, "--type=v5p-8", "--direct")
     assert machine.calls() == [
-        [*TPUS, "tpu-vm", "create", "icd", "--zone=z", "--accelerator-type=v5p-8"]
+        [*TPUS, "tpu-vm", "create", "icd", *PLACE, "--accelerator-type=v5p-8"]
         + ["--version=v2-alpha-tpuv5"]
     ]
 
@@ -73,19 +75,20 @@ def test_the_worker_starts_exactly_the_command_given(machine):
     machine.shell(call[-1].removeprefix("--command="))
     _, _, unit = machine.calls()
     assert unit[:3] == ["sudo", "systemd-run", "--unit=jaxcoder"]
-    assert unit[-7:] == ["/usr/bin/env", "launch/supervise.sh", "gs://b/runs/x", *TRAIN[1:]]
+    assert unit[-8:] == ["/usr/bin/env", "launch/supervise.sh", "gs://b/runs/x", *TRAIN[1:]]
     assert "--property=KillMode=mixed" in unit
     assert "--property=SuccessExitStatus=75" in unit, "told to stop and saved is no failure"
 
 
 def test_a_run_that_runs_is_not_started_twice(machine):
     machine.stand_in("gcloud")
-    machine.run("tpu.sh", "run", "icd", *PLACE, *TRAIN)
+    machine.run("tpu.sh", "run", "icd", *PLACE, *COUNT)
     (call,) = machine.calls()
     machine.log.write_text("")
     machine.stand_in("systemctl")  # it is active
     machine.stand_in("sudo")
-    machine.shell(call[-1].removeprefix("--command="))
+    said = machine.shell(call[-1].removeprefix("--command="))
+    assert said == "runs already: not started again\n"
     assert starts(machine.calls(), 2) == ["systemctl is-active"]
 
 
@@ -97,6 +100,12 @@ def test_a_run_that_runs_is_not_started_twice(machine):
         (["jaxcoder", "train", "--workdir=gs://b/runs/y", "--distributed"], "runs/y: expected"),
         (["jaxcoder", "train", "--workdir", "gs://b/runs/x"], "needs --distributed"),
         ([".venv/bin/jaxcoder", "evaluate", "--workdir", "gs://b/runs/x/"], "needs --distributed"),
+        (["env", "A=1", "jaxcoder", "train", "--workdir=gs://b/runs/x"], "needs --distributed"),
+        (["python", "-m", "jaxcoder.pretrain", "--workdir=gs://b/runs/x"], "needs --distributed"),
+        (["python", "-m", "jaxcoder.cli", "train", "--workdir=gs://b/runs/x"], "--distributed"),
+        (["jaxcoder", "train", "--workdir=gs://b/runs/x", "--distributed=False"], "--distributed"),
+        (["jaxcoder", "train", "--distributed"], "needs --workdir gs://b/runs/x"),
+        (["jaxcoder", "tokens", "--dry-run"], "before the --"),
     ],
 )
 def test_refuses_a_command_that_would_not_be_one_run(machine, action, words, message):
@@ -111,9 +120,16 @@ def test_takes_the_same_workdir_with_and_without_a_slash_at_its_end(machine):
     words = ["jaxcoder", "train", "--workdir", "gs://b/runs/x/", "--distributed"]
     options = [*PLACE, "--workdir=gs://b/runs/x"]
     assert machine.run("tpu.sh", "run", "icd", *options, "--", *words).returncode == 0
-    other = ["--", "jaxcoder", "tokens", "--config", "configs/demo.py"]  # makes records: no run
-    assert machine.run("tpu.sh", "run", "icd", *PLACE, *other).returncode == 0
+    assert machine.run("tpu.sh", "run", "icd", *PLACE, *COUNT).returncode == 0
     assert len(machine.calls()) == 2
+
+
+def test_a_run_that_nobody_watches_is_refused(machine):
+    """Without a supervisor one that was preempted ends as one that is finished does."""
+    machine.stand_in("gcloud")
+    result = machine.run("tpu.sh", "run", "icd", *PLACE, *TRAIN)
+    assert (result.returncode, machine.calls()) == (2, [])
+    assert "needs --workdir=gs://b/runs/x before the -- too" in result.stderr
 
 
 def test_follows_one_worker_and_stops_all(machine):
@@ -181,7 +197,7 @@ def test_babysits_a_preempted_run_until_it_is_finished(machine):
     turn = ["create", "setup", "run"]
     assert kinds(machine) == [*turn, "delete", *turn]
     assert "finished: gs://b/runs/x/finished.json" in result.stderr
-    assert "tpu.sh delete icd" in result.stderr  # it still costs
+    assert "tpu.sh delete icd --zone=us-west4-a --project=p" in result.stderr  # it still costs
 
 
 def test_babysit_never_forces_a_deletion(machine):
@@ -255,11 +271,16 @@ def test_dry_run_of_babysit_prints_all_that_it_may_call(machine, direct):
     ("options", "message"),
     [
         (["--type=v5litepod-16"], "needs --zone"),
-        (["--zone=z"], "needs --type"),
-        (["--zone=z", "--type=v9-8"], "--version"),
-        (["--zone=z", "--type=v4-8", "--slices=0"], "expected 1 or more"),
-        (["--zone=z", "--type=v4-8", "--slices=2", "--direct"], "the queue"),
-        (["--zone=z", "--type=v4-8", "--workdir=runs/x"], "expected gs://"),
+        (PLACE, "needs --type"),
+        (["--zone", "us-west4-a"], "options are written --name=value"),
+        (["--zone=us-west4", "--type=v4-8"], "expected such as us-west4-a"),
+        ([*PLACE, "--type=v9-8"], "--version"),
+        ([*PLACE, "--type=v5e-16"], "expected such as v5litepod-16"),
+        ([*PLACE, "--type=v4-8", "--slices=0"], "expected a whole number from 1"),
+        ([*PLACE, "--type=v4-8", "--poll=often"], "expected a whole number from 0"),
+        ([*PLACE, "--type=v4-8", "--tries=0"], "expected a whole number from 1"),
+        ([*PLACE, "--type=v4-8", "--slices=2", "--direct"], "the queue"),
+        ([*PLACE, "--type=v4-8", "--workdir=runs/x"], "expected gs://"),
     ],
 )
 def test_says_what_is_missing(machine, options, message):
