@@ -27,7 +27,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
@@ -131,8 +131,20 @@ def run(
         _exit(f"{command}: error: {error.filename or 'disk'}: {error.strerror}; {remedy}", 2)
 
 
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Leaves examples as they are written, and names defaults."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        named = action.default not in (None, "", [], False, argparse.SUPPRESS)
+        return super()._get_help_string(action) if named else action.help
+
+
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that reports a mistake as every other command does."""
+    """An argparse parser that shows help, and reports a mistake, as every other command does."""
+
+    def __init__(self, **options: Any) -> None:
+        """As the parser of argparse, with a `description` that is shown as it is written."""
+        super().__init__(**{"formatter_class": _Help, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""

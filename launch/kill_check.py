@@ -3,8 +3,8 @@ r"""Kills processes of a run at random moments, and compares its end to that of 
     jaxcoder tokens --config configs/demo.py --data_dir data
     python -m launch.kill_check --folder runs/kills --kills 20 --processes 2 --devices 2 -- \
         jaxcoder train --config configs/demo.py --config.data_dir=data \
-        --config.batches.row_multiple=4 --config.train.total='400 steps' \
-        --config.train.checkpoint_every='10 steps'
+        --config.batches.row_multiple=4 --config.train.total='700 steps' \
+        --config.train.checkpoint_every='10 steps' --config.train.evaluate_every='100 steps'
 
 The command runs twice, each time as processes of this machine (launch/local.sh), in the workdirs
 FOLDER/undisturbed and FOLDER/killed, which it is given. The second run has a supervisor
@@ -60,8 +60,8 @@ def main(argv: Sequence[str]) -> None:
     """Runs both, prints each kill and the difference."""
     parser = entry.Parser(prog="python -m launch.kill_check", description=__doc__)
     parser.add_argument("--folder", required=True, help="of the two workdirs; it must be new")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=20, help="how many")
+    parser.add_argument("--processes", type=int, default=2, help="of a run")
     parser.add_argument("--devices", type=int, default=2, help="of a process")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--tolerance", type=float, default=0.0, help="of the differences")

@@ -32,7 +32,6 @@ def parser() -> argparse.ArgumentParser:
         prog="jaxcoder records",
         description="Reads contacts from a source and writes contact records, split by patient.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--source", required=True, help=f"one of {', '.join(sources.NAMES)}")
     parser.add_argument("--source_dir", help="folder with the source's files")

@@ -172,7 +172,13 @@ def open_built(records: RecordsOptions, data_dir: epath.PathLike) -> ContactData
     """
     if at_hand(records):
         source = records.open()
-        data = open_contacts(data_dir, source.name)
+        path = contacts_folder(data_dir, source.name)
+        if not (path / REPORT).exists():
+            raise UserError(
+                f"{path}: no such contact records; run `jaxcoder tokens --config CONFIG --data_dir "
+                f"{data_dir}` once, on one machine, with the same config: it makes both kinds"
+            )
+        data = open_contacts(path)
         check_same(source, data)
         return data
     root = epath.Path(data_dir) / DATA_SET

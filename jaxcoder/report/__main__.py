@@ -31,7 +31,6 @@ def parser() -> argparse.ArgumentParser:
         prog="jaxcoder report",
         description="Writes a page with scores, figures and tables of a trained coder.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--workdir", required=True, help="folder that `jaxcoder train` has written")
     parser.add_argument("--split", default="test", choices=("test", "validation", "train"))

@@ -97,4 +97,4 @@ def test_what_goes_wrong_is_said(start, train):
     said = [err for _, _, err in start("evaluate", "--workdir=none", "--baseline=lexicon").wait()]
     assert any("counts on one process; start it on one host" in err for err in said)
     (status, _, err), _ = start(*train("unbuilt", **{"records.options.patients": 21})).wait()
-    assert status == 2 and "jaxcoder records" in err
+    assert status == 2 and "run `jaxcoder tokens --config CONFIG --data_dir" in err
