@@ -4,22 +4,23 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+ROOT = pathlib.Path(__file__).parents[1]
+
 # Before jax is imported, here or by a test: afterwards the number of devices is fixed.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A second run of the tests compiles nothing anew, nor does a command that a test starts again; the
+# key holds the program and jax's version.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
-
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# A second run of the tests compiles nothing anew; the key holds the program and jax's version.
-jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(scope="module", autouse=True)

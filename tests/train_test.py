@@ -187,6 +187,8 @@ def test_a_mistake_is_one_line_and_begins_no_run(folder, command, options, messa
 def test_on_a_pod_what_is_missing_is_named_with_the_command_that_builds_it(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     options = experiment.read({"data_dir": str(tmp_path), "records": {"options": {"patients": 3}}})
-    with pytest.raises(UserError, match="no such contact records; run `jaxcoder tokens --config CONFIG"):
+    with pytest.raises(
+        UserError, match="no such contact records; run `jaxcoder tokens --config CONFIG"
+    ):
         train.prepare(options)
     assert not list(tmp_path.iterdir()), "no process of a pod builds"

@@ -108,7 +108,8 @@ def test_one_cannot_write_its_part_of_a_checkpoint_and_all_end(one, start, train
     ).wait()
     assert failed == 1 and status != 0
     workdir = Workdir(folder / "unwritten")
-    last = err.splitlines()[-1]
-    assert last.startswith(f"jaxcoder train: error: {workdir.checkpoints / '1'}: was not written (")
-    assert "File too large" in last and "goes on from the start" in last
+    # Threads of XLA may be printing, too: it need not begin its line, nor be the very last.
+    error = f"jaxcoder train: error: {workdir.checkpoints / '1'}: was not written ("
+    (line,) = [line for line in err.splitlines() if error in line]
+    assert "File too large" in line and "goes on from the start" in line
     assert not saved(workdir)

@@ -93,8 +93,8 @@ def test_evaluation_gives_the_numbers_of_one_process(one, run, folder):
     assert ours[2]["predicted"].to_list() != found[0][2]["predicted"].to_list()
 
 
-def test_what_goes_wrong_is_said(start, train):
+def test_what_goes_wrong_is_said(start, train, folder):
     said = [err for _, _, err in start("evaluate", "--workdir=none", "--baseline=lexicon").wait()]
     assert any("counts on one process; start it on one host" in err for err in said)
-    (status, _, err), _ = start(*train("unbuilt", **{"records.options.patients": 21})).wait()
+    (status, _, err), _ = start(*train("unbuilt", data_dir=folder / "empty")).wait()
     assert status == 2 and "run `jaxcoder tokens --config CONFIG --data_dir" in err
