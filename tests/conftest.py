@@ -4,8 +4,6 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-ROOT = pathlib.Path(__file__).parents[1]
-
 # Before jax is imported, here or by a test: afterwards the number of devices is fixed.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -14,11 +12,13 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A second run of the tests compiles nothing anew, nor does a command that a test starts again; the
 # key holds the program and jax's version.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[1] / ".cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -28,6 +28,14 @@ def forget_programs() -> Iterator[None]:
     """Programs that nobody runs again: by the last test a process would hold gigabytes of them."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def quickly_compiled() -> Iterator[None]:
+    """Programs that compile in half the time, for tests of what is computed, not of how fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from jaxcoder import cli, learning_curve
 from jaxcoder.errors import UserError
 from jaxcoder.workdir import Workdir
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 OPTIONS = {
     "records.options.patients": 60,
     "tokens.serialise.max_tokens": 128,

@@ -13,6 +13,8 @@ from jaxcoder.models.encoder import EncoderOptions
 from jaxcoder.models.label_attention import HeadOptions
 from jaxcoder.optim import OptimOptions
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 MODEL = CoderOptions(
     EncoderOptions(
         vocab_size=40, width=16, heads=2, feedforward=32, window=8, convolution=3, unroll=1

@@ -13,6 +13,8 @@ from jaxcoder.models.encoder import EncoderOptions
 from jaxcoder.models.encoder_parts import rows_of
 from jaxcoder.models.layout import Layout
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 OPTIONS = EncoderOptions(
     vocab_size=50, width=16, layers=2, heads=2, feedforward=32, window=4, dropout=0.0
 )

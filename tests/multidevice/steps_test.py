@@ -13,6 +13,8 @@ from jaxcoder.models.encoder import EncoderOptions
 from jaxcoder.models.label_attention import HeadOptions
 from jaxcoder.optim import OptimOptions
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 LAYOUTS = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 1, 8), "mixed": (2, 2, 2)}
 
 
