@@ -192,6 +192,19 @@ def test_a_path_at_home_may_follow_an_equals_sign(monkeypatch):
     assert seen == ["--workdir=/somewhere/run", "--text=a ~/b = ~/c", "~/x", "--top=~"]
 
 
+def test_help_of_a_parser_keeps_examples_and_names_defaults(capsys):
+    parser = entry.Parser(
+        prog="jaxcoder x", description="Does it.\n\n    jaxcoder x \\\n      --top 3\n"
+    )
+    parser.add_argument("--top", type=int, default=15, help="codes a contact")
+    parser.add_argument("--name", help="of it")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    shown = capsys.readouterr().out
+    assert "    jaxcoder x \\\n      --top 3\n" in shown
+    assert "codes a contact (default: 15)\n" in shown and "of it\n" in shown
+
+
 def test_help_teaches_this_command_alone(capsys):
     entry.launch(define_flags, lambda: pytest.fail("ran"), "What it does.", ["--help"])
     out = capsys.readouterr().out
