@@ -102,10 +102,8 @@ def test_contacts_of_another_evaluation_are_refused(workdir):
 def test_contacts_cut_short_are_refused(workdir):
     path = workdir / "eval" / "test" / "contacts.parquet"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(
-        UserError,
-        match="contacts.parquet: cannot be read .* run `jaxcoder evaluate --workdir .* --split test` again",
-    ):
+    remedy = "run `jaxcoder evaluate --workdir .* --split test` again"
+    with pytest.raises(UserError, match=f"contacts.parquet: cannot be read .* {remedy}"):
         _ = inputs.Run(workdir).evaluation("test").contacts
 
 
