@@ -82,12 +82,11 @@ manifest() {
   check_count chips "$chips" 1
   check_count slices "$slices" 1
   check_count restarts "$restarts" 0
-  [[ $accelerator == tpu?*-* ]] ||
+  [[ $accelerator == tpu-* || $accelerator == tpu7x* ]] ||
     mistake "--accelerator=$accelerator: expected such as tpu-v5-lite-podslice, tpu-v5p-slice, tpu-v6e-slice"
   local sides='[1-9][0-9]*x[1-9][0-9]*' like=4x4
   case $accelerator in
-    tpu-v5-lite-* | tpu-v6e-*) ;;
-    *) sides+='x[1-9][0-9]*' like=2x2x2 ;;
+    tpu-v4-* | tpu-v5p-* | tpu7x*) sides+='x[1-9][0-9]*' like=2x2x2 ;;
   esac
   [[ $topology =~ ^$sides$ ]] || mistake "--topology=$topology: expected such as $like of $accelerator"
   local all=$((${topology//x/*}))

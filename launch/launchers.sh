@@ -40,39 +40,61 @@ check_name() {
   [[ $1 =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
     mistake "NAME '$1': expected 1 to 40 of a-z, 0-9 and -, a letter first"
 }
-# $1: --workdir of the launcher, or nothing; $2: processes, or "many"; then the command. A launcher that
-# watches another folder than the run writes would start it again for ever, one that watches none would
-# take a preempted run for a finished one, and processes that do not know of each other would each write
-# the same run.
+# ~ as jaxcoder itself reads it, for it stands behind an = where no shell does.
+at_home() { if [[ $1 == \~/* ]]; then echo "$HOME/${1#\~/}"; else echo "$1"; fi; }
+# One spelling of a folder, to compare two.
+place() {
+  local path
+  path=$(at_home "${1%/}")
+  [[ $path == /* || $path == *://* ]] || path=$PWD/${path#./}
+  echo "$path"
+}
+# $1: --workdir of the launcher, or nothing; $2: 1 where the command is one process; then the command. A
+# launcher that watches another folder than the run writes would start it again for ever, one that
+# watches none would take a preempted run for a finished one, and processes that do not know of each
+# other would each write the same run. Looks at words: a command inside `bash -c '...'` is not seen.
 check_command() {
-  local workdir=${1%/} processes=$2 word before='' its='' action='' together=''
+  local workdir=$1 processes=$2 word before='' option action='' its='' together='' dry_too=''
   shift 2
   for word in "$@"; do
-    case $before/$word in
-      jaxcoder/train | */jaxcoder/train | jaxcoder.cli/train) action=train ;;
-      jaxcoder/pretrain | */jaxcoder/pretrain | jaxcoder.cli/pretrain) action=pretrain ;;
-      jaxcoder/evaluate | */jaxcoder/evaluate | jaxcoder.cli/evaluate) action=evaluate ;;
-      -m/jaxcoder.*) action=${word#jaxcoder.} ;;
-      --workdir/*) its=$word ;;
+    option=${word#-} option=${option#-} # flags of jaxcoder have one dash or two
+    case $before:$word in
+      -m:jaxcoder.cli | -m:jaxcoder) word=jaxcoder ;;
+      -m:jaxcoder.*) action=${word#jaxcoder.} ;;
+      jaxcoder:*) action=$word ;;
+      -workdir:* | --workdir:*) its=$word ;;
     esac
     case $word in
-      --dry-run) mistake '--dry-run: expected before the --' ;;
-      --distributed | --distributed=[Tt]rue | --coordinator | --coordinator=*) together=1 ;;
-      --workdir=*) its=${word#*=} ;;
+      jaxcoder | */jaxcoder | -mjaxcoder | -mjaxcoder.cli) word=jaxcoder ;;
+      -mjaxcoder.*) action=${word#-mjaxcoder.} ;;
+      --dry-run) dry_too=1 ;;
+      -h | --help) return 0 ;;
+      -*)
+        case $option in
+          workdir=*) its=${option#*=} ;;
+          distributed | distributed=[Tt]* | distributed=1 | coordinator | coordinator=*) together=1 ;;
+          distributed=* | nodistributed) together='' ;;
+        esac
+        ;;
     esac
     before=$word
   done
-  its=${its%/}
-  [[ -z $workdir || -z $its || $its == "$workdir" ]] ||
-    mistake "--workdir=$workdir, but the command has --workdir $its: expected the same"
+  [[ $action ]] || return 0
+  [[ -z $dry_too ]] || mistake '--dry-run: expected before COMMAND, of which it is no option'
   case $action in
     train | pretrain)
       [[ $its ]] || mistake "$action: the command needs --workdir ${workdir:-DIR}"
       [[ $workdir ]] || mistake "$action: needs --workdir=$its before the -- too"
       ;;
-    evaluate) [[ $its ]] || mistake "$action: the command needs --workdir DIR" ;;
-    *) return ;;
+    evaluate)
+      [[ $its ]] || mistake 'evaluate: the command needs --workdir DIR'
+      [[ -z $workdir ]] || # of a run that is finished already
+        mistake 'evaluate: runs once; no --workdir before it, by which a run is started until it is finished'
+      ;;
+    *) return 0 ;;
   esac
+  [[ -z $workdir || $(place "$its") == "$(place "$workdir")" ]] ||
+    mistake "--workdir=$workdir, but the command has --workdir $its: expected the same"
   [[ $processes == 1 || $together ]] ||
-    mistake "$action on several hosts: the command needs --distributed"
+    mistake "$action: the command needs --distributed, by which all hosts are one run"
 }

@@ -13,12 +13,13 @@
 # puts itself into the queue again, until the run is finished. stop cancels all jobs of that name.
 #
 #   --nodes=N      nodes (1)
-#   --gpus=G       GPUs, and processes, a node (1)
+#   --gpus=G       GPUs, and processes, a node (1); with their type a100:4
 #   --workdir=DIR  of a run of train or pretrain, on a disk that all nodes see; the same as in the
 #                  command
 #   --log=FILE     (NAME.log); for follow too
 #   --dry-run      print the commands
-#   others         go to sbatch: --partition=, --account=, --time=, --cpus-per-task=, --mem=
+#   others         go to sbatch: --partition=, --account=, --time=, --cpus-per-task=, --mem=; not
+#                  --signal=, which the job has
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=launch/launchers.sh
@@ -38,13 +39,14 @@ while [[ $# -gt 0 ]]; do
   case $1 in
     --nodes=*) nodes=${1#*=} ;;
     --gpus=*) gpus=${1#*=} ;;
-    --workdir=*) workdir=${1#*=} ;;
+    --workdir=*) workdir=$(at_home "${1#*=}") ;;
     --log=*) log=${1#*=} ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
-    --gpus-per-*=* | --ntasks*=* | --gres=* | --job-name=* | --output=* | --signal=*)
+    --gpus-per-*=* | --ntasks*=* | --gres=gpu* | --job-name=* | --output=*)
       mistake "$1: --nodes, --gpus, --log and NAME decide it"
       ;;
+    --signal=*) mistake "$1: launch/slurm.sbatch decides it" ;;
     --*=*) others+=("$1") ;;
     *) unknown_option "$1" ;;
   esac
@@ -55,10 +57,11 @@ case $action in
   start)
     [[ $# -gt 0 ]] || mistake 'start: needs -- COMMAND'
     check_count nodes "$nodes" 1
-    check_count gpus "$gpus" 1
-    check_command "$workdir" "$((nodes * gpus))" "$@"
+    tasks=${gpus##*:}
+    check_count gpus "$tasks" 1
+    check_command "$workdir" "$((nodes * tasks))" "$@"
     # --gpus-per-node, not a task: JAX takes the GPU of the task's number among all of its node's.
-    run sbatch "--job-name=$name" "--output=$log" "--nodes=$nodes" "--ntasks-per-node=$gpus" \
+    run sbatch "--job-name=$name" "--output=$log" "--nodes=$nodes" "--ntasks-per-node=$tasks" \
       "--gpus-per-node=$gpus" ${others[@]+"${others[@]}"} "$here/slurm.sbatch" "$here" "$workdir" "$@"
     ;;
   status) run squeue "--user=$(id -un)" "--name=$name" ;;

@@ -34,9 +34,9 @@ while [[ ${1:-} == -* ]]; do
   shift
 done
 [[ $# -ge 2 ]] || usage 2 >&2
-check_count tries "$tries" 0
+check_count tries "$tries" 1
 check_count wait "$wait" 0
-workdir=${1%/}
+workdir=$(at_home "${1%/}")
 shift
 check_command "$workdir" 1 "$@"
 
@@ -107,12 +107,13 @@ while ! finished; do
   start "$@"
   after=$(last_step)
   ! finished || break
+  if ((status == 126 || status == 127)); then status=2; fi # cannot be run, is not found
   if [[ $stopping ]]; then
     ((status)) || say "stopped, saved at step ${after:-0}"
     exit $((status ? status : 75))
   elif [[ $once ]]; then
     exit $((status ? status : 75))
-  elif ((status == 2 || status == 126 || status == 127)); then # the last two: cannot be run, not found
+  elif ((status == 2)); then
     say 'a mistake in the command: not started again'
     exit 2
   fi

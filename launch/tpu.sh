@@ -71,7 +71,7 @@ while [[ $# -gt 0 ]]; do
 done
 need() { [[ ${!1} ]] || mistake "$action: needs --${1//_/-}"; }
 need zone
-[[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || mistake "--zone=$zone: expected such as us-west4-a"
+[[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z0-9]+$ ]] || mistake "--zone=$zone: expected such as us-west4-a"
 check_count slices "$slices" 1
 check_count poll "$poll" 0
 check_count tries "$tries" 1
@@ -79,8 +79,8 @@ check_count tries "$tries" 1
 [[ -z $bucket || $bucket == gs://?* ]] || mistake "--bucket=$bucket: expected gs://NAME"
 [[ -z $workdir || $workdir == gs://* ]] ||
   mistake "--workdir=$workdir: expected gs://..., which outlives the slice and all workers see"
-place=("--zone=$zone")
-[[ -z $project ]] || place+=("--project=$project")
+where=("--zone=$zone")
+[[ -z $project ]] || where+=("--project=$project")
 
 # https://docs.cloud.google.com/tpu/docs/runtimes
 runtime() {
@@ -100,7 +100,7 @@ create() {
   [[ -z $spot ]] || what+=(--spot)
   [[ -z $account ]] || what+=("--service-account=$account")
   if [[ $direct ]]; then
-    run gcloud compute tpus tpu-vm create "$name" "${place[@]}" "${what[@]}" "--version=$version"
+    run gcloud compute tpus tpu-vm create "$name" "${where[@]}" "${what[@]}" "--version=$version"
     return
   fi
   if ((slices == 1)); then
@@ -108,7 +108,7 @@ create() {
   else
     what+=("--node-count=$slices" "--node-prefix=$name")
   fi
-  run gcloud compute tpus queued-resources create "$name" "${place[@]}" "${what[@]}" \
+  run gcloud compute tpus queued-resources create "$name" "${where[@]}" "${what[@]}" \
     "--runtime-version=$version"
 }
 
@@ -116,13 +116,14 @@ create() {
 on_workers() {
   local target=(tpu-vm ssh "$name")
   [[ $direct ]] || target=(queued-resources ssh "$name" "--node=$([[ $1 == all ]] && echo all || echo 0)")
-  run gcloud compute tpus "${target[@]}" "${place[@]}" "--worker=$1" "--command=$2"
+  run gcloud compute tpus "${target[@]}" "${where[@]}" "--worker=$1" "--command=$2"
 }
 
 # uv brings a Python that jaxcoder can use: the TPU images of Ubuntu 22.04 have 3.10.
 setup() {
   need bucket
   local archive=$bucket/launch/$name.tar.gz folder=${TMPDIR:-/tmp} status=0
+  note "in place of $folder a run has a new folder:"
   [[ $dry ]] || folder=$(mktemp -d)
   if [[ $(git -C "$here/.." status --porcelain 2>/dev/null) ]]; then
     say 'uncommitted changes stay here: the workers get HEAD'
@@ -165,9 +166,9 @@ stop() { on_workers all 'sudo systemctl stop jaxcoder'; }
 
 describe() {
   if [[ $direct ]]; then
-    run gcloud compute tpus tpu-vm describe "$name" "${place[@]}" '--format=value(state)'
+    run gcloud compute tpus tpu-vm describe "$name" "${where[@]}" '--format=value(state)'
   else
-    run gcloud compute tpus queued-resources describe "$name" "${place[@]}" \
+    run gcloud compute tpus queued-resources describe "$name" "${where[@]}" \
       '--format=value(state.state)'
   fi
 }
@@ -175,9 +176,9 @@ describe() {
 # $1: further options
 delete() {
   if [[ $direct ]]; then
-    run gcloud compute tpus tpu-vm delete "$name" "${place[@]}" "$@"
+    run gcloud compute tpus tpu-vm delete "$name" "${where[@]}" "$@"
   else
-    run gcloud compute tpus queued-resources delete "$name" "${place[@]}" "$@"
+    run gcloud compute tpus queued-resources delete "$name" "${where[@]}" "$@"
   fi
 }
 
@@ -208,7 +209,7 @@ tend() {
     say 'the workers do not answer' # taken away this very moment, or not yet up
     return 1
   elif grep -qx failed <<<"$units"; then
-    say "the run has failed for good; see launch/tpu.sh follow $name ${place[*]}, then delete $name: it costs"
+    say "the run has failed for good, and $name still costs: launch/tpu.sh follow $again; launch/tpu.sh delete $again"
     exit 1
   elif grep -qx inactive <<<"$units"; then
     say 'starting the run'
@@ -232,7 +233,7 @@ babysit() {
     note 'SUSPENDED (preempted) or FAILED, then created again:' && delete --quiet
     return
   fi
-  local now before='' failures=0
+  local now before='' failures=0 again="$name ${where[*]}${direct:+ --direct}"
   while ! finished; do
     now=$(state)
     [[ $now == "$before" ]] || say "$name is $now"
@@ -253,7 +254,7 @@ babysit() {
     fi
     sleep "$poll"
   done
-  say "finished: $workdir/finished.json; $name still costs: launch/tpu.sh delete $name ${place[*]}${direct:+ --direct}"
+  say "finished: $workdir/finished.json; $name still costs: launch/tpu.sh delete $again"
 }
 
 case $action in

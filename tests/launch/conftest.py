@@ -61,7 +61,12 @@ class Machine:
         """Runs what a worker's shell is sent; returns what it prints."""
         shell = ["bash", "-c", command]
         return subprocess.run(
-            shell, cwd=self.folder, env=self.environment, check=False, stdout=-1, text=True
+            shell,
+            cwd=self.folder,
+            env=self.environment,
+            check=False,
+            stdout=subprocess.PIPE,
+            text=True,
         ).stdout
 
     def would_call(self, printed: str) -> list[list[str]]:

@@ -78,7 +78,11 @@ def test_failure_policy_has_values_that_jobset_knows(machine):
 
 @pytest.mark.parametrize(
     ("options", "slices", "hosts", "chips"),
-    [([], 1, 4, 4), (["--topology=2x4", "--chips=8"], 1, 1, 8)]
+    [
+        ([], 1, 4, 4),
+        (["--accelerator=tpu7x", "--topology=2x2x2"], 1, 2, 4),
+        (["--topology=2x4", "--chips=8"], 1, 1, 8),
+    ]
     + [(["--accelerator=tpu-v5p-slice", "--topology=4x4x8", "--slices=3"], 3, 32, 4)],
 )
 def test_every_host_of_every_slice_gets_a_pod(machine, options, slices, hosts, chips):

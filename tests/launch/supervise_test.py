@@ -66,9 +66,10 @@ def test_progress_resets_the_count_of_failures(machine, checkpoints):
     assert (machine.folder / "starts").read_text() == "x\n" * 6
 
 
+@pytest.mark.parametrize("once", [[], ["--once"]])
 @pytest.mark.parametrize("body", ["exit 2", "exec ./missing", "exec ./starts"])
-def test_a_mistake_in_the_command_is_not_repeated(machine, checkpoints, body):
-    result = supervise(machine, "runs", "bash", "-c", f"echo x >>starts; {body}")
+def test_a_mistake_in_the_command_is_not_repeated(machine, checkpoints, body, once):
+    result = supervise(machine, *once, "runs", "bash", "-c", f"echo x >>starts; {body}")
     assert result.returncode == 2
     assert (machine.folder / "starts").read_text() == "x\n"
 
@@ -76,6 +77,20 @@ def test_a_mistake_in_the_command_is_not_repeated(machine, checkpoints, body):
 def test_refuses_to_watch_another_folder_than_the_run_writes(machine, checkpoints):
     result = supervise(machine, "runs", "jaxcoder", "train", "--workdir", "other")
     assert (result.returncode, "other: expected the same" in result.stderr) == (2, True)
+
+
+def test_one_folder_may_be_spelled_in_several_ways(machine, checkpoints):
+    machine.stand_in("jaxcoder", "touch runs/finished.json")
+    for spelled in ("./runs", str(machine.folder / "runs"), "runs/"):
+        result = supervise(machine, spelled, "jaxcoder", "train", "--workdir", "runs")
+        assert result.returncode == 0, result.stderr
+
+
+def test_an_evaluation_is_nothing_to_supervise(machine, checkpoints):
+    """Its run is finished: it would not even be started."""
+    (machine.folder / "runs" / "finished.json").touch()
+    result = supervise(machine, "runs", "jaxcoder", "evaluate", "--workdir=runs")
+    assert (result.returncode, "evaluate: runs once" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -99,13 +99,20 @@ def test_a_run_that_runs_is_not_started_twice(machine):
         (["jaxcoder", "train", "--workdir", "gs://b/runs/y", "--distributed"], "runs/y: expected"),
         (["jaxcoder", "train", "--workdir=gs://b/runs/y", "--distributed"], "runs/y: expected"),
         (["jaxcoder", "train", "--workdir", "gs://b/runs/x"], "needs --distributed"),
-        ([".venv/bin/jaxcoder", "evaluate", "--workdir", "gs://b/runs/x/"], "needs --distributed"),
+        ([".venv/bin/jaxcoder", "pretrain", "--workdir", "gs://b/runs/x/"], "needs --distributed"),
+        (["jaxcoder", "evaluate", "--workdir=gs://b/runs/x", "--distributed"], "runs once"),
+        (["python", "-mjaxcoder.train", "--workdir=gs://b/runs/x"], "needs --distributed"),
+        (["jaxcoder", "train", "-workdir=gs://b/runs/y", "-distributed"], "runs/y: expected"),
+        (
+            ["jaxcoder", "train", "--workdir=gs://b/runs/x", "--distributed", "--nodistributed"],
+            "--d",
+        ),
         (["env", "A=1", "jaxcoder", "train", "--workdir=gs://b/runs/x"], "needs --distributed"),
         (["python", "-m", "jaxcoder.pretrain", "--workdir=gs://b/runs/x"], "needs --distributed"),
         (["python", "-m", "jaxcoder.cli", "train", "--workdir=gs://b/runs/x"], "--distributed"),
         (["jaxcoder", "train", "--workdir=gs://b/runs/x", "--distributed=False"], "--distributed"),
         (["jaxcoder", "train", "--distributed"], "needs --workdir gs://b/runs/x"),
-        (["jaxcoder", "tokens", "--dry-run"], "before the --"),
+        (["jaxcoder", "tokens", "--dry-run"], "before COMMAND"),
     ],
 )
 def test_refuses_a_command_that_would_not_be_one_run(machine, action, words, message):
@@ -115,13 +122,21 @@ def test_refuses_a_command_that_would_not_be_one_run(machine, action, words, mes
     assert message in result.stderr
 
 
-def test_takes_the_same_workdir_with_and_without_a_slash_at_its_end(machine):
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--workdir=gs://b/x"], ["jaxcoder", "train", "--workdir", "gs://b/x/", "--distributed"]),
+        (["--workdir=gs://b/x"], ["jaxcoder", "train", "-workdir=gs://b/x", "--distributed=1"]),
+        (["--workdir=gs://b/x"], ["jaxcoder", "train", "--help"]),
+        ([], ["jaxcoder", "evaluate", "--workdir", "gs://b/x", "--distributed"]),
+        ([], COUNT[1:]),
+        ([], ["gcloud", "storage", "rsync", "--dry-run", "a", "gs://b/a"]),
+    ],
+)
+def test_takes_a_command_however_it_is_spelled(machine, options, words):
     machine.stand_in("gcloud")
-    words = ["jaxcoder", "train", "--workdir", "gs://b/runs/x/", "--distributed"]
-    options = [*PLACE, "--workdir=gs://b/runs/x"]
-    assert machine.run("tpu.sh", "run", "icd", *options, "--", *words).returncode == 0
-    assert machine.run("tpu.sh", "run", "icd", *PLACE, *COUNT).returncode == 0
-    assert len(machine.calls()) == 2
+    result = machine.run("tpu.sh", "run", "icd", *PLACE, *options, "--", *words)
+    assert (result.returncode, len(machine.calls())) == (0, 1), result.stderr
 
 
 def test_a_run_that_nobody_watches_is_refused(machine):
@@ -274,6 +289,7 @@ def test_dry_run_of_babysit_prints_all_that_it_may_call(machine, direct):
         (PLACE, "needs --type"),
         (["--zone", "us-west4-a"], "options are written --name=value"),
         (["--zone=us-west4", "--type=v4-8"], "expected such as us-west4-a"),
+        (["--zone=us-south1-ai1b"], "needs --type"),
         ([*PLACE, "--type=v9-8"], "--version"),
         ([*PLACE, "--type=v5e-16"], "expected such as v5litepod-16"),
         ([*PLACE, "--type=v4-8", "--slices=0"], "expected a whole number from 1"),
