@@ -135,7 +135,7 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
     """Leaves examples as they are written, and names defaults."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        named = action.default not in (None, "", [], False, argparse.SUPPRESS)
+        named = action.default != argparse.SUPPRESS and _named(action.default)
         return super()._get_help_string(action) if named else action.help
 
 
@@ -169,11 +169,16 @@ def help_text(command: str, usage: str, own: Sequence[str]) -> str:
     lines: list[str] = [usage.strip(), "", f"flags of {command}:"]
     for flag in (flags.FLAGS[each] for each in own):
         text = flag.help or ""
-        if flag.default not in (None, "", []) and flag.default is not False:
+        if _named(flag.default):
             text += f" (default: {flag.default})"
         lines.append(f"  --{flag.name}{'' if flag.boolean else '=…'}")
         lines += textwrap.wrap(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
+
+
+def _named(default: Any) -> bool:
+    """Whether a default says more than that a flag was not given; 0 does."""
+    return default not in (None, "", []) and default is not False
 
 
 def _parse(arguments: Sequence[str], own: Sequence[str], command: str) -> None:
@@ -216,6 +221,8 @@ def _remedy(error: OSError) -> str:
         return "free some space or choose another folder, then run the same command again"
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return "choose a place that you may read and write"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "expected a folder; choose another path"
     return ""
 
 

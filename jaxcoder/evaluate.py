@@ -120,11 +120,12 @@ def main() -> None:
     wanted = flags.FLAGS
     if wanted.threshold is not None and not 0 <= wanted.threshold <= 1:
         raise UserError(f"--threshold = {wanted.threshold}: expected a probability in [0, 1]")
-    if wanted.threshold is not None and wanted.thresholds != "global":
-        raise UserError(
-            f"--threshold {wanted.threshold}, --thresholds {wanted.thresholds}: expected one of "
-            "the two; leave the other out"
-        )
+    for name, default in (("thresholds", "global"), ("tune", "grid")):
+        if wanted.threshold is not None and wanted[name].value != default:
+            raise UserError(
+                f"--threshold {wanted.threshold}, --{name} {wanted[name].value}: expected one of "
+                "the two; leave the other out"
+            )
     for name in wanted.groups:
         if name not in GROUPINGS:
             raise UserError(f"--groups {name}: expected some of {', '.join(GROUPINGS)}")
@@ -140,6 +141,11 @@ def _evaluate(exits: contextlib.ExitStack) -> None:
             f"--baseline {wanted.baseline}: counts on one process; start it on one host"
         )
     workdir = Workdir(wanted.workdir)
+    if wanted.baseline == "network" and not workdir.read_experiment().fusion.enabled:
+        raise UserError(
+            "--baseline network: the coder is not fused with a lexicon, it is its network; leave "
+            "--baseline out"
+        )
     data = workdir.open_tokens(wanted.data_dir)
     known = [split for split in SPLITS if split in data.splits]
     if wanted.split not in known:

@@ -77,6 +77,7 @@ def main() -> None:
     options = _options()
     print(", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu")))
     if values.sweep:
+        # Once each, though several parts yield it.
         reports = list({id(each): each for each in _sweep(options, topology)}.values())
         print("\n".join(report.table(reports)))
     else:

@@ -198,11 +198,13 @@ def test_help_of_a_parser_keeps_examples_and_names_defaults(capsys):
     )
     parser.add_argument("--top", type=int, default=15, help="codes a contact")
     parser.add_argument("--name", help="of it")
+    parser.add_argument("--seed", type=int, default=0, help="of draws")
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     shown = capsys.readouterr().out
     assert "    jaxcoder x \\\n      --top 3\n" in shown
     assert "codes a contact (default: 15)\n" in shown and "of it\n" in shown
+    assert "of draws (default: 0)\n" in shown
 
 
 def test_help_teaches_this_command_alone(capsys):
@@ -223,6 +225,7 @@ def test_help_teaches_this_command_alone(capsys):
         (StorageError("c/20: was not\nwritten"), 1, "error: c/20: was not written"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), 2, "/runs/x: No space left"),
+        (FileExistsError(errno.EEXIST, "File exists", "/runs/x"), 2, "exists; expected a folder"),
         (
             PermissionError(errno.EACCES, "Permission denied", "/runs"),
             2,

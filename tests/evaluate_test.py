@@ -400,6 +400,8 @@ def test_a_baseline_needs_no_checkpoint_and_beats_chance(workdir, tmp_path, base
             ["--threshold", "0.5", "--thresholds", "code"],
             "--threshold 0.5, --thresholds code: expected one of the two; leave the other out",
         ),
+        (["--threshold", "0.5", "--tune", "exact"], "--tune exact: expected one of the two"),
+        (["--baseline", "network"], "--baseline network: the coder is not fused .*; leave --base"),
         (["--data_dir", "/nowhere"], "/nowhere/token_records/.*: no token records here"),
     ],
 )

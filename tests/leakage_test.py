@@ -180,9 +180,8 @@ PRETRAINING = {
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
+def pretrained(tmp_path_factory, quickly_compiled):
     """From the name of a world to the tokenizer and the weights that the command leaves there."""
-    jax.config.update("jax_disable_most_optimizations", True)
 
     @functools.cache
     def run(world):
@@ -207,8 +206,7 @@ def pretrained(tmp_path_factory):
         weights = safetensors.numpy.load((encoder / "model.safetensors").read_bytes())
         return (encoder / "tokenizer.json").read_bytes(), weights
 
-    yield run
-    jax.config.update("jax_disable_most_optimizations", False)
+    return run
 
 
 def test_pretraining_knows_nothing_of_the_text_of_validation_and_test(pretrained):

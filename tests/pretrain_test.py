@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -48,10 +47,8 @@ def arguments(folder, workdir, **options):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
-    yield tmp_path_factory.mktemp("pretrain")
-    jax.config.update("jax_disable_most_optimizations", False)
+def folder(tmp_path_factory, quickly_compiled):
+    return tmp_path_factory.mktemp("pretrain")
 
 
 @pytest.fixture

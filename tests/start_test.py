@@ -38,12 +38,10 @@ def checkpoint(folder, options=SMALL, vocab_size=VOCABULARY):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
+def folder(tmp_path_factory, quickly_compiled):
     path = tmp_path_factory.mktemp("start") / "encoder"
     checkpoint(path)
-    yield path
-    jax.config.update("jax_disable_most_optimizations", False)
+    return path
 
 
 def config(name, tokens=None, **values):

@@ -36,10 +36,8 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
-    yield tmp_path_factory.mktemp("train")
-    jax.config.update("jax_disable_most_optimizations", False)
+def folder(tmp_path_factory, quickly_compiled):
+    return tmp_path_factory.mktemp("train")
 
 
 @pytest.fixture

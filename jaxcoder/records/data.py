@@ -97,17 +97,16 @@ def _patient(record: Mapping[str, Any]) -> str:
     return str(record["patient_id"].decode())
 
 
-def open_contacts(folder: epath.PathLike, name: str | None = None) -> ContactData:
+def open_contacts(folder: epath.PathLike) -> ContactData:
     """Opens contact records.
 
     Args:
-      folder: a data set's own folder; or, with `name`, the data_dir it was built into.
-      name: the data set's name.
+      folder: of the data set, as `contacts_folder` has it.
 
     Raises:
       UserError: a data set that is not there, half built or truncated.
     """
-    return ContactData(folder if name is None else contacts_folder(folder, name))
+    return ContactData(folder)
 
 
 def contacts_folder(data_dir: epath.PathLike, name: str) -> epath.Path:

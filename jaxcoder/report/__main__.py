@@ -84,13 +84,13 @@ def main(argv: Sequence[str]) -> None:
 
     # They bring matplotlib, which nothing above needs.
     from jaxcoder.report import sections
-    from jaxcoder.report.compare import compare
+    from jaxcoder.report.compare import compare, thresholds
 
     comparison = None
     if other:
-        differences = compare(test, other.evaluation(wanted.split))
+        theirs = other.evaluation(wanted.split)
         name = other.name if other.name != run.name else os.fspath(other.workdir)
-        comparison = sections.Comparison(name, *differences)
+        comparison = sections.Comparison(name, *compare(test, theirs), thresholds(test, theirs))
     found = sections.report(
         run,
         test,

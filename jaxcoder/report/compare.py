@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from etils import epath
 
 from jaxcoder.errors import UserError
 from jaxcoder.metrics import bootstrap, groups
@@ -19,7 +20,8 @@ class Difference:
       this: in [0, 1].
       other: in [0, 1].
       difference: this less other.
-      low: of its 95 % interval, over patients; NaN where it does not exist.
+      low: of its 95 % interval, over patients; NaN where there are fewer than
+        `groups.LEAST_PATIENTS`.
       high: likewise.
     """
 
@@ -42,8 +44,11 @@ def compare(this: Evaluation, other: Evaluation) -> tuple[list[Difference], list
       The differences by measure, and those of micro-F1 by specialty, those of most contacts first.
 
     Raises:
-      UserError: their label spaces, contacts or gold codes differ, or contacts.parquet is missing.
+      UserError: they are one; their label spaces, contacts or gold codes differ, or
+        contacts.parquet is missing.
     """
+    if epath.Path(other.folder).resolve() == epath.Path(this.folder).resolve():
+        raise UserError(f"--compare {other.folder}: the same run; expected another one")
     theirs, mine = (each.details.get("label_space") for each in (other, this))
     if theirs != mine:
         raise UserError(
@@ -89,6 +94,15 @@ def _aligned(
     return one, two
 
 
+def thresholds(this: Evaluation, other: Evaluation) -> str:
+    """A sentence on both thresholds: one that was given may explain a difference by itself."""
+    here, there = (
+        f"{each.metrics['threshold']:.3g} ({each.details.get('threshold_from', 'unknown origin')})"
+        for each in (this, other)
+    )
+    return f"The threshold is {here} here and {there} there."
+
+
 def _differences(
     names: Sequence[str],
     ours: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -101,7 +115,7 @@ def _differences(
         for ratios in (ours, others)
     )
     difference, low, high = bootstrap.paired(patient_N[mine_N], one, two)  # type: ignore[arg-type]
-    if len(np.unique(patient_N[mine_N])) == 1:  # drawn each time: a width of 0 would say nothing
+    if len(np.unique(patient_N[mine_N])) < groups.LEAST_PATIENTS:
         low, high = np.full((2, len(names)), np.nan)
     first, second = (
         (numerators.sum(0) / np.maximum(denominators.sum(0), 1)).tolist()

@@ -56,7 +56,7 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-OUTDATED = "It is of another checkpoint or another label space."
+OUTDATED = "It is of another checkpoint, threshold or label space."
 _SAME = ("step", "label_space")  # of details.json, in evaluations that can be compared
 
 
@@ -135,7 +135,7 @@ class Evaluation:
 
         Returns:
           metrics.json by what follows the prefix; and what follows it where the evaluation is of
-          another checkpoint or label space.
+          another checkpoint, label space or, but for a baseline, which has its own, threshold.
         """
         found, outdated = {}, []
         for folder in sorted(self.folder.iterdir(), key=lambda each: each.name):
@@ -143,9 +143,13 @@ class Evaluation:
             if not folder.name.startswith(prefix) or not path.exists():
                 continue
             theirs = _read_json(folder / "details.json", self.remedy)
+            metrics = _read_json(path, self.remedy)
             # What counts words has no step.
-            if all(theirs[key] == self.details.get(key) for key in _SAME if key in theirs):
-                found[name] = _read_json(path, self.remedy)
+            same = all(theirs[key] == self.details.get(key) for key in _SAME if key in theirs)
+            if prefix != "baseline_":
+                same &= metrics["threshold"] == self.metrics["threshold"]
+            if same:
+                found[name] = metrics
             else:
                 outdated.append(name)
         return found, outdated

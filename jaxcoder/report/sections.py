@@ -22,11 +22,13 @@ class Comparison:
       name: of its workdir.
       measures: differences, this run less the other.
       specialties: those of micro-F1 by specialty.
+      thresholds: a sentence on both runs' thresholds.
     """
 
     name: str
     measures: Sequence[Difference]
     specialties: Sequence[Difference]
+    thresholds: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,9 @@ def compared(name: str, comparison: Comparison) -> Section:
         "comparison",
         f"Beside {comparison.name}",
         f"How much {name} is better (right of 0) or worse than {comparison.name} on the same "
-        "contacts; where a bar crosses 0, other patients might have turned it round.",
+        "contacts; where a bar crosses 0, other patients might have turned it round. Each line "
+        "stands by itself: of many, 1 in 20 differs by chance. Training again with another seed is "
+        f"not in the intervals. {comparison.thresholds}",
         parts,
     )
 
@@ -137,5 +141,6 @@ def _dots(name: str, caption: str, rows: Sequence[Difference], *, named: bool = 
 def _cells(row: Difference, name: str) -> tuple[str, ...]:
     ends = "–" if math.isnan(row.low) else f"{points(row.low)} to {points(row.high)}"
     told = "differ" if row.low > 0 or row.high < 0 else "may be alike"
+    told = "–" if math.isnan(row.low) else told
     both = percent(row.this), percent(row.other)
     return name, *both, points(row.difference), ends, told

@@ -44,11 +44,11 @@ def test_against_a_plain_loop_with_the_same_weights(monkeypatch):
     np.testing.assert_allclose(value, [hits.sum() / gold.sum(), gold.mean()])
 
 
-def coverage(resampled):
+def coverage(resampled, patients=60):
     """Share of simulated splits whose interval holds the true recall, which is 1/2."""
     inside = []
     for seed in range(300):
-        patient, hits, gold = visits(seed, patients=60)
+        patient, hits, gold = visits(seed, patients)
         unit = patient if resampled == "patients" else np.arange(len(patient))
         _, low, high = bootstrap.bootstrap(unit, *columns(hits, gold), resamples=200, seed=seed)
         inside.append(low[0] <= 0.5 <= high[0])
@@ -59,6 +59,12 @@ def test_patients_give_the_coverage_that_contacts_promise_in_vain():
     """300 splits: the standard error of a coverage of .95 is .013."""
     assert coverage("patients") == pytest.approx(0.95, abs=0.04)
     assert coverage("contacts") < 0.85
+
+
+def test_few_patients_promise_too_much():
+    """Why groups.LEAST_PATIENTS: standard errors of .02 and .03."""
+    assert coverage("patients", patients=10) > 0.84
+    assert coverage("patients", patients=2) < 0.65
 
 
 def test_nothing_to_divide_by():

@@ -13,7 +13,7 @@ from jaxcoder.models import encoder, masked_lm
 from jaxcoder.models.encoder_options import EncoderOptions
 from jaxcoder.models.masked_lm import MaskedLMOptions
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 SMALL = {"vocab_size": 60, "width": 16, "heads": 2, "feedforward": 32, "dropout": 0.0}
 ENCODERS = {
@@ -30,13 +30,6 @@ SEGMENTS = np.repeat([1, 2, 0], [5, 8, 3])[None].astype(np.int32)
 
 
 logits_of = jax.jit(masked_lm.logits, static_argnums=0)
-
-
-@pytest.fixture(scope="module")
-def quick_to_compile():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache

@@ -14,6 +14,8 @@ from jaxcoder.models.masked_lm import MaskedLMOptions
 from jaxcoder.objectives import MaskedWords
 from jaxcoder.optim import OptimOptions
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 LAYOUTS = {"data": (8, 1, 1), "fsdp": (1, 8, 1)}
 ENCODER = EncoderOptions(
     family="modernbert",
@@ -37,13 +39,6 @@ class InParts(MaskedWords):
 
     def on(self, layout):
         return super().on(dataclasses.replace(layout, chunk_bytes=1024))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def batch(step):

@@ -54,15 +54,7 @@ def evaluate(devices, workdir):
 
 
 @pytest.fixture(scope="module")
-def quick_to_compile():
-    """XLA still splits programs over devices, but polishes them less: 15 s of a core, not 33."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, quick_to_compile):
+def runs(tmp_path_factory, quickly_compiled):
     """From a number of devices to the workdir of the run on them; the runs share their records."""
     folder = tmp_path_factory.mktemp("runs")
     for devices, sizes in MESHES.items():

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder, store, writer
 from jaxcoder.records.__main__ import main
-from jaxcoder.records.data import open_contacts
+from jaxcoder.records.data import contacts_folder, open_contacts
 from jaxcoder.records.findings import Findings
 from jaxcoder.records.schema import (
     SPLITS,
@@ -86,7 +86,7 @@ def test_contacts_come_back_bit_for_bit_and_in_order(tmp_path):
     assert data.path == tmp_path / "contact_records/memory/1.4.0"
     assert data.splits == ("train", "test")  # validation has no contacts
     assert list(data.split("train")) == contacts
-    train = open_contacts(tmp_path, "memory").split("train")
+    train = open_contacts(contacts_folder(tmp_path, "memory")).split("train")
     assert len(train) == 302
     assert train[-1] == contacts[-1]
     assert train[5:2:-2] == contacts[5:2:-2]
@@ -118,7 +118,7 @@ def test_what_is_there_is_reused_if_it_is_the_same(tmp_path):
     message = r"memory/1.4.0: .*options.version: 1 there, 2 here.*--option version=2 .*--rebuild"
     with pytest.raises(UserError, match=message):
         builder.build(Memory({"train": some(9)}, version=2), tmp_path)
-    assert len(open_contacts(tmp_path, "memory").split("train")) == 4
+    assert len(open_contacts(contacts_folder(tmp_path, "memory")).split("train")) == 4
     data = builder.build(Memory({"train": some(9)}, version=2), tmp_path, rebuild=True)
     assert len(data.split("train")) == 9
 
@@ -133,7 +133,7 @@ def test_a_source_that_fails_leaves_nothing_that_opens(tmp_path):
     with pytest.raises(UserError, match="labs.csv: row 7 is broken"):
         builder.build(Broken({"train": some(5)}), tmp_path)
     with pytest.raises(UserError, match="not there: no records_report.json; build it with"):
-        open_contacts(tmp_path, "memory")
+        open_contacts(contacts_folder(tmp_path, "memory"))
     assert len(builder.build(Memory({"train": some(5)}), tmp_path).split("train")) == 5
 
 
@@ -182,10 +182,10 @@ def test_a_half_built_data_set_does_not_open(tmp_path):
     data = builder.build(Memory({"train": some(4)}), tmp_path)
     (data.path / "records_report.json").unlink()
     with pytest.raises(UserError, match="is not whole: no records_report.json"):
-        open_contacts(tmp_path, "memory")
+        open_contacts(contacts_folder(tmp_path, "memory"))
     (data.path / "records_report.json").write_text("{")
     with pytest.raises(UserError, match="records_report.json: not a report"):
-        open_contacts(tmp_path, "memory")
+        open_contacts(contacts_folder(tmp_path, "memory"))
 
 
 BUILD = """
@@ -216,7 +216,7 @@ def test_kill_in_the_middle_then_build_again(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     with pytest.raises(UserError, match="build it with"):
-        open_contacts(tmp_path, "memory")
+        open_contacts(contacts_folder(tmp_path, "memory"))
     folder = tmp_path / "contact_records/memory"
     assert [path.name.partition(".")[0] for path in folder.iterdir()] == ["unfinished"]
     data = builder.build(Memory({"train": some(100)}), tmp_path)
@@ -277,7 +277,7 @@ def test_what_is_replaced_stays_until_the_new_is_whole(tmp_path):
 
     with pytest.raises(UserError, match="row 7"):
         builder.build(Broken({"train": some(9), "test": some(1)}), tmp_path, rebuild=True)
-    assert list(open_contacts(tmp_path, "memory").split("train")) == some(4)
+    assert list(open_contacts(contacts_folder(tmp_path, "memory")).split("train")) == some(4)
 
 
 class Stop(BaseException):
@@ -311,7 +311,7 @@ def test_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch, killed):
 
     with pytest.raises(UserError, match="row 7"):  # the next one fails, too
         builder.build(Broken({"train": some(9)}), tmp_path, rebuild=True)
-    assert list(open_contacts(tmp_path, "memory").split("train")) == some(4)
+    assert list(open_contacts(contacts_folder(tmp_path, "memory")).split("train")) == some(4)
     assert [each.name for each in path.parent.iterdir()] == ["1.4.0"]
 
 

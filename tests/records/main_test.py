@@ -2,7 +2,7 @@ import pytest
 
 from jaxcoder.errors import UserError
 from jaxcoder.records import __main__ as command
-from jaxcoder.records.data import open_contacts
+from jaxcoder.records.data import contacts_folder, open_contacts
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_builds_and_prints_the_report(extract, tmp_path, capsys):
     arguments = ["--source", "tables", "--source_dir", str(extract), "--data_dir", str(tmp_path)]
     command.main([*arguments, "--option", "name=mine"])
     lines = capsys.readouterr().out.splitlines()
-    data = open_contacts(tmp_path, "mine")
+    data = open_contacts(contacts_folder(tmp_path, "mine"))
     assert lines[-1] == f"Contact records {data.path}"
     assert lines[1].split()[:2] == ["train", str(len(data.split("train")))]
     command.main([*arguments, "--option", "name=mine"])

@@ -12,6 +12,8 @@ from jaxcoder.masking import MaskingOptions, Vocabulary
 from jaxcoder.models import masked_lm
 from jaxcoder.models.masked_lm import MaskedLMOptions
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 transformers.utils.logging.disable_progress_bar()
 
 LENGTHS = np.array([37, 40, 12, 24])
@@ -32,13 +34,6 @@ def masked_batch(vocab_size, pad_id):
         jax.random.key(0), rows, tokens_BxT, segments_BxT, vocabulary, MaskingOptions()
     )
     return jax.tree.map(np.asarray, masked), segments_BxT
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxcoder.errors import UserError
-from jaxcoder.report.compare import compare
+from jaxcoder.report.compare import compare, thresholds
 from jaxcoder.report.inputs import Run
 
 
@@ -65,17 +65,19 @@ def test_the_order_of_contacts_does_not_matter(workdir, other):
     assert compare(*evaluations(workdir, other)) == before
 
 
-def test_one_patient_has_no_interval(workdir, other):
+@pytest.mark.parametrize(("contacts", "known"), [(2, False), (18, False), (20, True)])
+def test_few_patients_have_no_interval(workdir, other, contacts, known):
     def alone(values):
         found = values.copy()
-        found[:2] = "rare"  # both of the first patient
+        found[:contacts] = "rare"  # two of each patient
         return found
 
     for folder in (workdir, other):
         change(folder, specialty=alone)
     _, specialties = compare(*evaluations(workdir, other))
     rare = next(each for each in specialties if each.name == "rare")
-    assert rare.difference > 0 and np.isnan([rare.low, rare.high]).all()
+    assert rare.difference > 0
+    assert (~np.isnan([rare.low, rare.high]) == known).all()
 
 
 def test_other_contacts_are_refused(workdir, other):
@@ -95,6 +97,19 @@ def test_another_label_space_is_refused(workdir, other):
     theirs.details["label_space"] = "0123456789abcdef"
     with pytest.raises(UserError, match=r"label space 0123456789abcdef, but .*; compare runs that"):
         compare(this, theirs)
+
+
+def test_a_run_is_not_compared_with_itself(workdir):
+    with pytest.raises(UserError, match="the same run; expected another one"):
+        compare(*evaluations(workdir, workdir))
+
+
+def test_both_thresholds_are_said(workdir, other):
+    this, theirs = evaluations(workdir, other)
+    theirs.details["threshold_from"], theirs.metrics["threshold"] = "given", 0.875
+    said = thresholds(this, theirs)
+    assert f"{this.metrics['threshold']:.3g} (tuned on validation) here" in said
+    assert "0.875 (given) there" in said
 
 
 def test_without_contacts_there_is_no_comparison(workdir, other):

@@ -30,6 +30,15 @@ def test_what_is_of_another_checkpoint_or_label_space_is_not_compared(workdir, k
     assert test.beside("without_") == ({}, ["labs_medications"])
 
 
+def test_what_is_at_another_threshold_is_not_compared_but_for_baselines(workdir):
+    folder = workdir / "eval" / "test"
+    test = inputs.Run(workdir).evaluation("test")
+    for name in ("without_labs_medications", "baseline_lexicon"):
+        edit(folder / name / "metrics.json", threshold=0.99)
+    assert test.beside("without_") == ({}, ["labs_medications"])
+    assert list(test.beside("baseline_")[0]) == ["lexicon"]
+
+
 def test_an_absent_table_is_empty(workdir):
     (workdir / "eval" / "test" / "contacts.parquet").unlink()
     (workdir / "eval" / "test" / "roles.csv").unlink()

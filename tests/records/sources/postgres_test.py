@@ -19,7 +19,7 @@ import pytest
 from jaxcoder.errors import UserError
 from jaxcoder.records import builder
 from jaxcoder.records.__main__ import main
-from jaxcoder.records.data import open_contacts
+from jaxcoder.records.data import contacts_folder, open_contacts
 from jaxcoder.records.sources import open_source
 from tests.records.sources.omop_test import cdm
 
@@ -236,7 +236,7 @@ def test_records_of_a_named_snapshot_need_no_server(tmp_path, cohort, database, 
     uri, data = database.uri(snapshot="may"), str(tmp_path / "data")
     main(["--source", "omop", "--source_dir", uri, "--data_dir", data])
     capsys.readouterr()
-    held = open_contacts(data, "omop")
+    held = open_contacts(contacts_folder(data, "omop"))
     assert held.report["source_dir"] == uri
     database.run("DROP TABLE person")
     assert builder.build(open_source("omop", uri), data).report == held.report
