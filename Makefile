@@ -21,8 +21,6 @@ bin := $(VENV)/bin
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
-# Huge pages, where the machine grants them: a training step on CPU took 13-18 % less time.
-demo: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 demo: $(VENV)/report
 	$(bin)/jaxcoder train --config configs/demo.py --workdir $(WORKDIR)
 	$(bin)/jaxcoder evaluate --workdir $(WORKDIR) --split test
