@@ -40,14 +40,20 @@ check_name() {
   [[ $1 =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
     mistake "NAME '$1': expected 1 to 40 of a-z, 0-9 and -, a letter first"
 }
-# ~ as jaxcoder itself reads it, for it stands behind an = where no shell does.
+# As jaxcoder reads the value of --name=~/x, where no shell does.
 at_home() { if [[ $1 == \~/* ]]; then echo "$HOME/${1#\~/}"; else echo "$1"; fi; }
 # One spelling of a folder, to compare two.
 place() {
-  local path
-  path=$(at_home "${1%/}")
-  [[ $path == /* || $path == *://* ]] || path=$PWD/${path#./}
-  echo "$path"
+  local path=$1 slash=/
+  if [[ $path != *://* ]]; then
+    [[ $path == /* ]] || path=$PWD/$path
+    path=$path/
+    while [[ $path == */./* || $path == *//* ]]; do
+      path=${path//\/.\//$slash}
+      path=${path//\/\//$slash}
+    done
+  fi
+  echo "${path%/}"
 }
 # $1: --workdir of the launcher, or nothing; $2: 1 where the command is one process; then the command. A
 # launcher that watches another folder than the run writes would start it again for ever, one that
@@ -55,23 +61,28 @@ place() {
 # other would each write the same run. Looks at words: a command inside `bash -c '...'` is not seen.
 check_command() {
   local workdir=$1 processes=$2 word before='' option action='' its='' together='' dry_too=''
+  local commands='^(records|tokens|pretrain|train|evaluate|predict|report|export|learning_curve|bench)$'
   shift 2
   for word in "$@"; do
+    if [[ -z $action ]]; then # a value of an option may be called jaxcoder, too
+      case $before:$word in
+        -m:jaxcoder | -m:jaxcoder.cli) word=jaxcoder ;;
+        -m:jaxcoder.* | *:-mjaxcoder.*) [[ ! ${word#*jaxcoder.} =~ $commands ]] || action=${word#*jaxcoder.} ;;
+        -*) ;;
+        *:jaxcoder | *:*/jaxcoder | *:-mjaxcoder) word=jaxcoder ;;
+        jaxcoder:*) [[ ! $word =~ $commands ]] || action=$word ;;
+      esac
+      [[ $word != -mjaxcoder.cli ]] || word=jaxcoder
+    fi
     option=${word#-} option=${option#-} # flags of jaxcoder have one dash or two
     case $before:$word in
-      -m:jaxcoder.cli | -m:jaxcoder) word=jaxcoder ;;
-      -m:jaxcoder.*) action=${word#jaxcoder.} ;;
-      jaxcoder:*) action=$word ;;
+      *:--workdir=*) its=$(at_home "${word#*=}") ;;
+      *:-workdir=*) its=${word#*=} ;;
       -workdir:* | --workdir:*) its=$word ;;
-    esac
-    case $word in
-      jaxcoder | */jaxcoder | -mjaxcoder | -mjaxcoder.cli) word=jaxcoder ;;
-      -mjaxcoder.*) action=${word#-mjaxcoder.} ;;
-      --dry-run) dry_too=1 ;;
-      -h | --help) return 0 ;;
-      -*)
+      *:--dry-run) dry_too=1 ;;
+      *:-h | *:--help) return 0 ;;
+      *:-*)
         case $option in
-          workdir=*) its=${option#*=} ;;
           distributed | distributed=[Tt]* | distributed=1 | coordinator | coordinator=*) together=1 ;;
           distributed=* | nodistributed) together='' ;;
         esac
@@ -79,6 +90,8 @@ check_command() {
     esac
     before=$word
   done
+  [[ -z $workdir || -z $its || $(place "$its") == "$(place "$workdir")" ]] ||
+    mistake "--workdir=$workdir, but the command has --workdir $its: expected the same"
   [[ $action ]] || return 0
   [[ -z $dry_too ]] || mistake '--dry-run: expected before COMMAND, of which it is no option'
   case $action in
@@ -86,15 +99,13 @@ check_command() {
       [[ $its ]] || mistake "$action: the command needs --workdir ${workdir:-DIR}"
       [[ $workdir ]] || mistake "$action: needs --workdir=$its before the -- too"
       ;;
-    evaluate)
+    *)
+      [[ -z $workdir ]] || # of a run that is finished already, or has no such file
+        mistake "$action: runs once; no --workdir before it, by which a run is started until it is finished"
+      [[ $action == evaluate ]] || return 0
       [[ $its ]] || mistake 'evaluate: the command needs --workdir DIR'
-      [[ -z $workdir ]] || # of a run that is finished already
-        mistake 'evaluate: runs once; no --workdir before it, by which a run is started until it is finished'
       ;;
-    *) return 0 ;;
   esac
-  [[ -z $workdir || $(place "$its") == "$(place "$workdir")" ]] ||
-    mistake "--workdir=$workdir, but the command has --workdir $its: expected the same"
   [[ $processes == 1 || $together ]] ||
     mistake "$action: the command needs --distributed, by which all hosts are one run"
 }

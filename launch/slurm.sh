@@ -43,7 +43,8 @@ while [[ $# -gt 0 ]]; do
     --log=*) log=${1#*=} ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
-    --gpus-per-*=* | --ntasks*=* | --gres=gpu* | --job-name=* | --output=*)
+    --gpus-per-*=* | --ntasks*=* | --gres=gpu | --gres=gpu[:=,]* | --gres=*,gpu | --gres=*,gpu[:=,]* | \
+      --job-name=* | --output=*)
       mistake "$1: --nodes, --gpus, --log and NAME decide it"
       ;;
     --signal=*) mistake "$1: launch/slurm.sbatch decides it" ;;
@@ -57,8 +58,8 @@ case $action in
   start)
     [[ $# -gt 0 ]] || mistake 'start: needs -- COMMAND'
     check_count nodes "$nodes" 1
+    [[ $gpus =~ ^([A-Za-z0-9_.-]+:)?[1-9][0-9]{0,3}$ ]] || mistake "--gpus=$gpus: expected such as 8 or a100:8"
     tasks=${gpus##*:}
-    check_count gpus "$tasks" 1
     check_command "$workdir" "$((nodes * tasks))" "$@"
     # --gpus-per-node, not a task: JAX takes the GPU of the task's number among all of its node's.
     run sbatch "--job-name=$name" "--output=$log" "--nodes=$nodes" "--ntasks-per-node=$tasks" \

@@ -36,7 +36,7 @@ done
 [[ $# -ge 2 ]] || usage 2 >&2
 check_count tries "$tries" 1
 check_count wait "$wait" 0
-workdir=$(at_home "${1%/}")
+workdir=${1%/}
 shift
 check_command "$workdir" 1 "$@"
 

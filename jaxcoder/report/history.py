@@ -107,7 +107,7 @@ def _ablations(test: Evaluation) -> list[Part]:
         Absent(
             f"Without {name.replace('_', ', ')}",
             OUTDATED,
-            f"{test.command} --without {name.replace('_', ',')}",
+            f"{test.command}{test.given_threshold} --without {name.replace('_', ',')}",
         )
         for name in outdated
     ]

@@ -135,7 +135,8 @@ class Evaluation:
 
         Returns:
           metrics.json by what follows the prefix; and what follows it where the evaluation is of
-          another checkpoint, label space or, but for a baseline, which has its own, threshold.
+          another checkpoint, label space or threshold. Baselines have a threshold of their own, and
+          thresholds by code or specialty do not come with one that was given.
         """
         found, outdated = {}, []
         for folder in sorted(self.folder.iterdir(), key=lambda each: each.name):
@@ -146,13 +147,19 @@ class Evaluation:
             metrics = _read_json(path, self.remedy)
             # What counts words has no step.
             same = all(theirs[key] == self.details.get(key) for key in _SAME if key in theirs)
-            if prefix != "baseline_":
+            if prefix == "without_" or (prefix == "thresholds_" and not self.given_threshold):
                 same &= metrics["threshold"] == self.metrics["threshold"]
             if same:
                 found[name] = metrics
             else:
                 outdated.append(name)
         return found, outdated
+
+    @property
+    def given_threshold(self) -> str:
+        """The flag of a threshold that was given and not tuned, such as ` --threshold 0.5`."""
+        given = self.details.get("threshold_from") == "given"
+        return f" --threshold {self.metrics['threshold']}" if given else ""
 
     @property
     def command(self) -> str:

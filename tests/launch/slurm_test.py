@@ -25,11 +25,11 @@ def test_submits_one_process_a_gpu(machine):
 
 def test_gpus_may_have_a_type(machine):
     machine.stand_in("sbatch")
-    options = ["--gpus=a100:4", "--gres=lscratch:100", "--workdir=~/runs/x"]
+    options = ["--gpus=a100:4", "--gres=gpumem:24g", "--workdir=~/runs/x"]
     words = ["jaxcoder", "train", "--workdir=~/runs/x", "--distributed"]
     assert machine.run("slurm.sh", "start", "icd", *options, "--", *words).returncode == 0
     (call,) = machine.calls()
-    assert {"--ntasks-per-node=4", "--gpus-per-node=a100:4", "--gres=lscratch:100"} <= set(call)
+    assert {"--ntasks-per-node=4", "--gpus-per-node=a100:4", "--gres=gpumem:24g"} <= set(call)
     assert call[-5] == str(pathlib.Path.home() / "runs" / "x")  # the job's supervisor knows no ~
 
 
@@ -50,8 +50,11 @@ def test_refuses_a_command_that_would_not_be_one_run(machine):
     ("option", "message"),
     [
         ("--gpus-per-node=8", "--nodes, --gpus, --log and NAME decide it"),
-        ("--gpus=all", "expected a whole number from 1"),
+        ("--gpus=all", "expected such as 8 or a100:8"),
+        ("--gpus=a100:4,v100:2", "expected such as 8 or a100:8"),
+        ("--gpus=:4", "expected such as 8 or a100:8"),
         ("--gres=gpu:8", "decide it"),
+        ("--gres=lscratch:10,gpu:8", "decide it"),
         ("--signal=TERM@300", "slurm.sbatch decides it"),
         ("--gpus", "options are written --name=value"),
     ],

@@ -81,16 +81,18 @@ def test_refuses_to_watch_another_folder_than_the_run_writes(machine, checkpoint
 
 def test_one_folder_may_be_spelled_in_several_ways(machine, checkpoints):
     machine.stand_in("jaxcoder", "touch runs/finished.json")
-    for spelled in ("./runs", str(machine.folder / "runs"), "runs/"):
+    here = machine.folder
+    for spelled in ("./runs", str(here / "runs"), "runs/", ".//runs/.", f"{here}/./runs"):
         result = supervise(machine, spelled, "jaxcoder", "train", "--workdir", "runs")
         assert result.returncode == 0, result.stderr
 
 
-def test_an_evaluation_is_nothing_to_supervise(machine, checkpoints):
-    """Its run is finished: it would not even be started."""
+@pytest.mark.parametrize("command", ["evaluate", "predict", "learning_curve"])
+def test_what_runs_once_is_nothing_to_supervise(machine, checkpoints, command):
+    """Of a finished run it would not even be started."""
     (machine.folder / "runs" / "finished.json").touch()
-    result = supervise(machine, "runs", "jaxcoder", "evaluate", "--workdir=runs")
-    assert (result.returncode, "evaluate: runs once" in result.stderr) == (2, True)
+    result = supervise(machine, "runs", "jaxcoder", command, "--workdir=runs")
+    assert (result.returncode, f"{command}: runs once" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ WHERE = ["--zone=us-west4-a", "--project=p", "--type=v5litepod-16"]
 RUN = ["--bucket=gs://b", "--workdir=gs://b/runs/x", "--poll=0"]
 TRAIN = ["--", "jaxcoder", "train", "--config.train.total='5 epochs'"]
 TRAIN += ["--workdir=gs://b/runs/x", "--distributed"]
+D = ["--distributed"]
 COUNT = ["--", "jaxcoder", "tokens", "--config", "configs/demo.py"]  # makes records: no run
 TPUS = ["gcloud", "compute", "tpus"]
 CREATE = "gcloud compute tpus queued-resources create"
@@ -112,7 +113,15 @@ def test_a_run_that_runs_is_not_started_twice(machine):
         (["python", "-m", "jaxcoder.cli", "train", "--workdir=gs://b/runs/x"], "--distributed"),
         (["jaxcoder", "train", "--workdir=gs://b/runs/x", "--distributed=False"], "--distributed"),
         (["jaxcoder", "train", "--distributed"], "needs --workdir gs://b/runs/x"),
-        (["jaxcoder", "tokens", "--dry-run"], "before COMMAND"),
+        (["jaxcoder", "train", "--workdir=gs://b/runs/x", "--dry-run"], "before COMMAND"),
+        (["jaxcoder", "learning_curve", "--workdir", "gs://b/runs/x"], "runs once"),
+        (["python", "train.py", "--workdir", "gs://b/runs/y"], "runs/y: expected the same"),
+        (["jaxcoder", "train", "--data", "/data/jaxcoder", "--workdir=gs://b/y"], "gs://b/y: exp"),
+        (
+            ["jaxcoder", "train", "--data", "a/jaxcoder", "--workdir", "gs://b/runs/x"],
+            "--distributed",
+        ),
+        (["jaxcoder", "train", "--workdir", "gs://b/jaxcoder", "--config=x"], "jaxcoder: expected"),
     ],
 )
 def test_refuses_a_command_that_would_not_be_one_run(machine, action, words, message):
@@ -128,6 +137,15 @@ def test_refuses_a_command_that_would_not_be_one_run(machine, action, words, mes
         (["--workdir=gs://b/x"], ["jaxcoder", "train", "--workdir", "gs://b/x/", "--distributed"]),
         (["--workdir=gs://b/x"], ["jaxcoder", "train", "-workdir=gs://b/x", "--distributed=1"]),
         (["--workdir=gs://b/x"], ["jaxcoder", "train", "--help"]),
+        (
+            ["--workdir=gs://jaxcoder"],
+            ["jaxcoder", "train", "--distributed", "-workdir=gs://jaxcoder"],
+        ),
+        (["--workdir=gs://b/x"], ["python", "-m", "jaxcoder", "train", "--workdir=gs://b/x"] + D),
+        (
+            ["--workdir=gs://b/x"],
+            ["env", "A=1", "bin/jaxcoder", "train", "--workdir", "gs://b/x"] + D,
+        ),
         ([], ["jaxcoder", "evaluate", "--workdir", "gs://b/x", "--distributed"]),
         ([], COUNT[1:]),
         ([], ["gcloud", "storage", "rsync", "--dry-run", "a", "gs://b/a"]),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
@@ -37,6 +38,18 @@ def test_what_is_at_another_threshold_is_not_compared_but_for_baselines(workdir)
         edit(folder / name / "metrics.json", threshold=0.99)
     assert test.beside("without_") == ({}, ["labs_medications"])
     assert list(test.beside("baseline_")[0]) == ["lexicon"]
+
+
+def test_thresholds_of_their_own_stand_beside_one_that_was_given(workdir):
+    """They cannot be had with it, so that no command would mend it."""
+    folder = workdir / "eval" / "test"
+    shutil.copytree(folder / "without_labs_medications", folder / "thresholds_code")
+    edit(folder / "metrics.json", threshold=0.5)
+    assert inputs.Run(workdir).evaluation("test").beside("thresholds_") == ({}, ["code"])
+    edit(folder / "details.json", threshold_from="given")
+    test = inputs.Run(workdir).evaluation("test")
+    assert list(test.beside("thresholds_")[0]) == ["code"]
+    assert test.given_threshold == " --threshold 0.5"
 
 
 def test_an_absent_table_is_empty(workdir):
