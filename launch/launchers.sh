@@ -64,11 +64,10 @@ check_command() {
   local commands='^(records|tokens|pretrain|train|evaluate|predict|report|export|learning_curve|bench)$'
   shift 2
   for word in "$@"; do
-    if [[ -z $action ]]; then # a value of an option may be called jaxcoder, too
+    if [[ -z $action ]]; then # what follows it may be called jaxcoder, too: a folder, a bucket
       case $before:$word in
         -m:jaxcoder | -m:jaxcoder.cli) word=jaxcoder ;;
         -m:jaxcoder.* | *:-mjaxcoder.*) [[ ! ${word#*jaxcoder.} =~ $commands ]] || action=${word#*jaxcoder.} ;;
-        -*) ;;
         *:jaxcoder | *:*/jaxcoder | *:-mjaxcoder) word=jaxcoder ;;
         jaxcoder:*) [[ ! $word =~ $commands ]] || action=$word ;;
       esac

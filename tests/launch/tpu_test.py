@@ -114,6 +114,7 @@ def test_a_run_that_runs_is_not_started_twice(machine):
         (["jaxcoder", "train", "--workdir=gs://b/runs/x", "--distributed=False"], "--distributed"),
         (["jaxcoder", "train", "--distributed"], "needs --workdir gs://b/runs/x"),
         (["jaxcoder", "train", "--workdir=gs://b/runs/x", "--dry-run"], "before COMMAND"),
+        (["srun", "--label", "jaxcoder", "train", "--workdir=gs://b/runs/x"], "--distributed"),
         (["jaxcoder", "learning_curve", "--workdir", "gs://b/runs/x"], "runs once"),
         (["python", "train.py", "--workdir", "gs://b/runs/y"], "runs/y: expected the same"),
         (["jaxcoder", "train", "--data", "/data/jaxcoder", "--workdir=gs://b/y"], "gs://b/y: exp"),
