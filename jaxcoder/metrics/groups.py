@@ -82,7 +82,7 @@ def ratios(columns: Columns) -> dict[str, tuple[np.ndarray, np.ndarray]]:
       columns: gold, predicted, hits, recall_at_10, map.
 
     Returns:
-      Pairs of [N], as many as a row of `group_rows` has measures, in its order.
+      Pairs of [N].
     """
     gold, predicted, hits = (
         columns[name].astype(np.float64) for name in ("gold", "predicted", "hits")
@@ -117,14 +117,15 @@ def group_rows(
       seed: of the bootstrap.
 
     Returns:
-      Rows of grouping, group, contacts, patients, codes, codes_per_contact, and for each measure
-      itself, `_low` and `_high`, the 95 % interval; the first row is that of all contacts. An
-      interval is NaN where there are fewer than `LEAST_PATIENTS`, nothing to divide by, or no
-      difference between resamples: no width would look certain. And the groupings that have no
-      rows, because all is unknown.
+      Rows of grouping, group, contacts, patients, codes, and, for codes_per_contact and each
+      measure, itself, `_low` and `_high`, the 95 % interval; the first row is that of all
+      contacts. An interval is NaN where there are fewer than `LEAST_PATIENTS`, nothing to divide
+      by, or no difference between resamples: no width would look certain. And the groupings that
+      have no rows, because all is unknown.
     """
     _, patient_N = np.unique(columns["patient_id"].astype(str), return_inverse=True)
-    measures = ratios(columns)
+    gold = columns["gold"].astype(np.float64)
+    measures = {"codes_per_contact": (gold, np.ones(len(gold))), **ratios(columns)}
     numerators_NxF = np.stack([numerators for numerators, _ in measures.values()], axis=1)
     denominators_NxF = np.stack([denominators for _, denominators in measures.values()], axis=1)
 
@@ -145,7 +146,6 @@ def group_rows(
             "contacts": len(mine),
             "patients": patients,
             "codes": codes,
-            "codes_per_contact": codes / len(mine),
         }
         for name, value, low, high in zip(measures, values, lows, highs, strict=True):
             ends = {f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -31,6 +31,15 @@ def _ends(row: Row, name: str) -> tuple[float, float]:
     return number(row[f"{name}_low"]), number(row[f"{name}_high"])
 
 
+def _prevalence(row: Row) -> str:
+    """Codes a contact with their interval, where there is one, such as `2.88 (2.81–2.95)`."""
+    mean = f"{number(row['codes_per_contact']):.2f}"
+    if not row.get("codes_per_contact_low"):  # older files have none
+        return mean
+    low, high = (number(row[f"codes_per_contact_{end}"]) for end in ("low", "high"))
+    return f"{mean} ({low:.2f}–{high:.2f})"
+
+
 def of_grouping(test: Evaluation, grouping: str) -> list[Row]:
     """The rows of a grouping."""
     return [row for row in test.groups if row["grouping"] == grouping]
@@ -136,13 +145,13 @@ def _dots(
 
 
 def _group_table(caption: str, rows: Sequence[Row], *, named: bool) -> Table:
-    heads = ["group", "contacts", "patients", "codes a contact", "micro-F1", "95 % interval"]
+    heads = ["group", "contacts", "patients", "codes a contact (95 %)", "micro-F1", "95 % interval"]
     heads += ["precision", "recall", "recall@10", "its 95 % interval", "MAP", "exact match"]
     cells = []
     for row in rows:
         name = f"{_OTHERS[row['grouping']]}: {row['group']}" if named else row["group"]
         line = [name, f"{int(row['contacts']):,}", f"{int(row['patients']):,}"]
-        line += [f"{number(row['codes_per_contact']):.2f}"]
+        line += [_prevalence(row)]
         line += [percent(number(row["micro_f1"])), interval(row, "micro_f1")]
         line += [percent(number(row[f"micro_{name}"])) for name in ("precision", "recall")]
         line += [percent(number(row["recall_at_10"])), interval(row, "recall_at_10")]

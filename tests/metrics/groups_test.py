@@ -81,7 +81,14 @@ def test_an_interval_stands_only_where_resamples_say_something(contacts):
     rows, _ = groups.group_rows(several, ["specialty"], resamples=200)
     whole, heart, lung, skin = rows
     for row in (whole, lung):
-        for name in ("micro_f1", "recall_at_10", "map", "exact_match", "jaccard"):
+        for name in (
+            "codes_per_contact",
+            "micro_f1",
+            "recall_at_10",
+            "map",
+            "exact_match",
+            "jaccard",
+        ):
             assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
     assert np.isnan([heart["micro_f1_low"], heart["micro_f1_high"], heart["jaccard_low"]]).all()
     assert heart["map_low"] < heart["map_high"], "in the one measure they differ"
