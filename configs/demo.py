@@ -5,7 +5,7 @@ r"""The demo: the whole way on a synthetic cohort, in minutes on 2 CPU cores.
     jaxcoder report --workdir runs/demo
 
 On the test split, 518 contacts: micro-F1 .746 of a ceiling of .864, macro-F1 .674, recall@10 .942;
-157 s from a fresh clone with the install, on 2 CPU cores. Without medications and laboratory
+148 s from a fresh clone with the install, on 2 CPU cores. Without medications and laboratory
 results .724, .625 and .907: --config.tokens.serialise.sections="('notes',)".
 """
 

@@ -10,6 +10,7 @@ from jaxcoder.report.figures import Line
 from jaxcoder.report.inputs import Evaluation, percent
 from jaxcoder.report.page import Absent, Beside, Part, Section, Table, Words
 
+_UNDRAWN = "and a bias"  # hardly to be told from the temperature's line
 _QUALITIES = {"exact_match": "exact match", "jaccard": "Jaccard", "f1": "F1 of the contact"}
 HEADLINE = ("exact_match", 0.90)
 """The quality and target whose share of contacts stands at the head of the page."""
@@ -46,16 +47,20 @@ def calibrated(test: Evaluation, validation: Evaluation) -> Section:
         calibration.Reliability.of(each.table("reliability")) for each in (validation, test)
     )
     fitted = calibration.Mends.fit(before)
-    ways: dict[str, calibration.Mend | None] = {"as they are": None}
-    ways |= {"temperature": fitted.temperature, "isotonic": fitted.isotonic}
+    ways: dict[str, calibration.Mend | None] = {
+        "as they are": None,
+        "temperature": fitted.temperature,
+        _UNDRAWN: fitted.temperature_and_bias,
+        "isotonic": fitted.isotonic,
+    }
     lines = [
         _reliable(name, after, after.probability if mend is None else mend(after.probability))
         for name, mend in ways.items()
+        if name != _UNDRAWN
     ]
-    ways["and a bias"] = fitted.temperature_and_bias
     cells = []
-    for name in ("as they are", "temperature", "and a bias", "isotonic"):
-        found = calibration.scores(after, ways[name])
+    for name, mend in ways.items():
+        found = calibration.scores(after, mend)
         errors = percent(found["ece"], 3), percent(found["ece_adaptive"], 2)
         cells.append((name, *errors, f"{found['brier']:.5f}", f"{found['log_loss']:.5f}"))
     drawn = figures.curves(
